@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""Checks of arrays: what may come in, the type that goes out, and where it goes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+# Types that are computed in themselves; the half types compute in float32.
+_NATIVE = ("float32", "float64", "complex64", "complex128")
+_HALF = ("float16", "bfloat16")  # bfloat16 is ml_dtypes.bfloat16, where that is installed
+
+
+def as_array(name: str, value, ndims: tuple[int, ...]) -> np.ndarray:
+    """`value` as an ndarray of one of `ndims` dimensions; kinds that would silently lose meaning are refused."""
+    if isinstance(value, np.ma.MaskedArray):
+        raise TypeError(f"{name} must be a plain array, got a MaskedArray; fill it first: {name}.filled(0)")
+    if isinstance(value, np.matrix):
+        raise TypeError(f"{name} must be a plain array, got a np.matrix; convert it: np.asarray({name})")
+    if hasattr(value, "toarray") and not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be a dense array, got {type(value).__name__}; use {name}.toarray()")
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # a ragged list
+        raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from None
+    if array.dtype.name not in _NATIVE + _HALF and array.dtype.kind not in "biu":
+        raise TypeError(
+            f"{name} must hold numbers of type {', '.join(_NATIVE + _HALF)} or integers, "
+            f"got dtype {array.dtype.name!r}"
+        )
+    if array.ndim not in ndims:
+        wanted = " or ".join(f"{n}-D" for n in ndims)
+        raise ValueError(f"{name} must be {wanted}, got shape {array.shape}")
+    return array
+
+
+def result_dtype(x: np.dtype, weight: np.dtype) -> np.dtype:
+    """numpy.result_type, with float64 for an integer or bool result."""
+    try:
+        dtype = np.result_type(x, weight)
+    except TypeError:
+        dtype = None
+    if dtype is not None and dtype.kind in "biu":
+        dtype = np.dtype(np.float64)
+    if dtype is None or dtype.name not in _NATIVE + _HALF:
+        raise TypeError(f"x and weight must have a common floating type, got {x.name} and {weight.name}")
+    return dtype.newbyteorder("=")
+
+
+def compute_dtype(result: np.dtype) -> np.dtype:
+    """The type of the arithmetic."""
+    return np.dtype(np.float32) if result.name in _HALF else result
+
+
+def layer_dtype(dtype) -> np.dtype:
+    """A layer's own dtype, checked."""
+    try:
+        checked = np.dtype(dtype)
+    except TypeError:
+        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}") from None
+    if checked.name not in _NATIVE + _HALF:
+        raise TypeError(f"dtype must be one of {', '.join(_NATIVE + _HALF)}, got {checked.name!r}")
+    return checked.newbyteorder("=")
+
+
+def cast(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """`array` in `dtype`, aligned and in native byte order; no copy where it already is."""
+    if array.dtype == dtype and array.flags.aligned:
+        return array
+    if not np.can_cast(array.dtype, dtype, "same_kind") and array.dtype.name not in _HALF:
+        raise TypeError(f"{name} of dtype {array.dtype.name} cannot be cast to {dtype.name} (same_kind rule)")
+    return array.astype(dtype)
+
+
+def check_bias(bias, out_channels: int) -> np.ndarray:
+    bias = as_array("bias", bias, (1,))
+    if bias.shape != (out_channels,):
+        raise ValueError(f"bias must have shape (out_channels,) = ({out_channels},), got {bias.shape}")
+    return bias
+
+
+def check_size(what: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    """Refuse, in words, what no index can hold."""
+    size = dtype.itemsize
+    for n in shape:
+        size *= n
+    if size >= 2**62:
+        raise ValueError(f"{what} of shape {shape} and dtype {dtype.name} would need {size:.3e} bytes, too large")
+
+
+def check_out(out, shape: tuple[int, ...], dtype: np.dtype, inputs) -> None:
+    """`out` must be writable, C-contiguous, exactly of this shape and type, and apart from the inputs."""
+    if type(out) is not np.ndarray:
+        raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {shape}, got {out.shape}")
+    if out.dtype != dtype:
+        raise TypeError(f"out must have dtype {dtype.name}, got {out.dtype}")
+    if not out.flags.c_contiguous or not out.flags.aligned:
+        raise ValueError(f"out must be C-contiguous and aligned, got strides {out.strides}")
+    if not out.flags.writeable:
+        raise ValueError("out must be writable, got a read-only array")
+    for name, array in inputs:
+        if np.may_share_memory(out, array) and _shares_memory(out, array):
+            raise ValueError(f"out must not overlap {name}, got arrays that share memory")
+
+
+def _shares_memory(a, b) -> bool:
+    try:
+        return np.shares_memory(a, b, max_work=100_000)
+    except np.exceptions.TooHardError:
+        return True

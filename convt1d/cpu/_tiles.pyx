@@ -1,0 +1,635 @@
+# SPDX-License-Identifier: MIT
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+"""The tile loop: weights packed once, then for each tile
+
+    load      x[c, i - step*m]  ->  tile of x      only edge tiles see the padding mode's sources
+    product   weights^T x tile  ->  columns        direct (SIMD) or BLAS, accumulated over taps and channels
+    gather    columns + bias    ->  y              each output sample written once
+
+Tiles x weight blocks x groups x batch are independent: any order, any number of threads, the same bits.
+Everything here assumes checked arguments (geometry.py, arrays.py, dispatch.py).
+"""
+
+cimport cython
+from cpython.buffer cimport (
+    PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+)
+from cython.parallel cimport prange
+from libc.stdint cimport int64_t, uintptr_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy, memset
+
+from convt1d.cpu._blas cimport gemm_nt, real
+
+import numpy as np
+
+from convt1d import dispatch
+
+cdef extern from "_openmp.h" nogil:
+    const int BUILT_WITH_OPENMP
+    int omp_get_thread_num()
+    int omp_get_max_threads()
+    int omp_in_parallel()
+
+cdef extern from "_simd.h" nogil:
+    ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, Py_ssize_t,
+                                  Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int)
+    ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, Py_ssize_t,
+                                   Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int)
+    ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, const float *)
+    ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, const double *)
+    direct_float direct_leaf_float(int)
+    direct_double direct_leaf_double(int)
+    gather_float gather_leaf_float(int)
+    gather_double gather_leaf_double(int)
+    int simd_level()
+    int simd_rows(int)
+    int simd_bytes(int)
+    int direct_block(int, Py_ssize_t)
+
+cdef enum:
+    MOST_THREADS = 256
+
+cdef int LEVEL = simd_level()
+
+
+def machine():
+    """The `dispatch.Machine` this process runs on."""
+    return dispatch.Machine(LEVEL, simd_rows(LEVEL), simd_bytes(LEVEL))
+
+
+def openmp_threads():
+    """What OpenMP would use now: OMP_NUM_THREADS, affinity and omp_set_num_threads are in it. 1 without OpenMP."""
+    return omp_get_max_threads()
+
+
+def built_with_openmp():
+    return bool(BUILT_WITH_OPENMP)
+
+
+# ---- workspaces -------------------------------------------------------------------------------------------
+
+cdef Py_ssize_t WORKSPACE = 2 * 1024 * 1024
+# Free workspaces of finished calls, as integers (addresses): list.pop and list.append are atomic in CPython.
+_free_workspaces = []
+
+
+cdef void *_take_workspace() except NULL:
+    cdef void *p
+    try:
+        return <void *><uintptr_t>_free_workspaces.pop()
+    except IndexError:
+        p = malloc(WORKSPACE)
+        if p == NULL:
+            raise MemoryError(f"no memory for a thread's workspace of {WORKSPACE} bytes")
+        return p
+
+
+def release_workspaces():
+    """Give the threads' workspaces (2 MiB each, kept for the next call) back to the system.
+
+    Returns
+    -------
+    int
+        How many were released.
+    """
+    cdef int n = 0
+    while True:
+        try:
+            p = _free_workspaces.pop()
+        except IndexError:
+            return n
+        free(<void *><uintptr_t>p)
+        n += 1
+
+
+# ---- what the nogil code knows ----------------------------------------------------------------------------
+
+cdef struct Block:
+    Py_ssize_t o0, outputs, entry0, entry1, slot0, slot1, weights
+    Py_ssize_t rows        # outputs * slots
+    Py_ssize_t slots
+    Py_ssize_t full_slots  # slots with all taps: their rows come first
+    Py_ssize_t full_rows
+
+cdef struct Layer:
+    bint direct, consecutive, in_place
+    int level
+    Py_ssize_t parts, channels, outputs, groups, stride, taps, step
+    Py_ssize_t piece_channels, piece_taps, group_size, nblocks, most_rows
+    Block *blocks
+    const int64_t *offsets
+    const int64_t *slots
+    Py_ssize_t left        # in real numbers
+
+cdef struct Call:
+    const void *x          # strides in real numbers
+    Py_ssize_t sn, sc, sp, sl
+    void *y
+    const void *bias       # or NULL
+    const void *weights
+    Py_ssize_t batch, length, out_length          # out_length in real numbers
+    Py_ssize_t first, columns, margin, tile, tiles, gemm_channels
+    bint merged
+    const int64_t *before
+    const int64_t *after
+    Py_ssize_t hl, hr
+    Py_ssize_t ldx, ldc
+    Py_ssize_t blocks_per_item, block_groups
+
+
+cdef inline Py_ssize_t floor_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return a // b if a >= 0 else -((b - 1 - a) // b)
+
+
+cdef inline Py_ssize_t _leading(Py_ssize_t width) noexcept nogil:
+    return ((width + 31) // 16 | 1) * 16      # dispatch.leading
+
+
+# ---- load -------------------------------------------------------------------------------------------------
+
+cdef void load_run(const Call *call, const real *x, Py_ssize_t parts, Py_ssize_t c0, Py_ssize_t c1,
+                   Py_ssize_t i, Py_ssize_t n, real *dst) noexcept nogil:
+    """Samples i .. i+n-1 of the extended signal, real channels c0 .. c1-1.
+
+         -hl ..... -1 | 0 ........ L-1 | L ...... L+hr-1 |
+         x[before[]]  |      x         |   x[after[]]    | beyond: 0, nothing there reaches the output
+    """
+    cdef Py_ssize_t c, j, k, lo, hi, source
+    cdef Py_ssize_t sl = call.sl
+    cdef const real *row
+    # the part inside the signal: [lo, hi) of the run
+    lo = min(max(-i, 0), n)
+    hi = max(min(call.length - i, n), lo)
+    for c in range(c0, c1):
+        row = x + (c // parts) * call.sc + (c % parts) * call.sp if parts > 1 else x + c * call.sc
+        for j in range(lo):
+            k = i + j + call.hl
+            source = call.before[k] if k >= 0 and call.hl > 0 else -1
+            dst[j] = row[source * sl] if source >= 0 else 0
+        if sl == 1:
+            if hi - lo >= 16:
+                memcpy(dst + lo, row + i + lo, (hi - lo) * sizeof(real))
+            else:
+                for j in range(lo, hi):
+                    dst[j] = row[i + j]
+        else:
+            for j in range(lo, hi):
+                dst[j] = row[(i + j) * sl]
+        for j in range(hi, n):
+            k = i + j - call.length
+            source = call.after[k] if k >= 0 and k < call.hr else -1
+            dst[j] = row[source * sl] if source >= 0 else 0
+        dst += call.ldx
+
+
+cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t f,
+               Py_ssize_t width, Py_ssize_t c0, Py_ssize_t c1, real *dst) noexcept nogil:
+    """Columns f .. f+width-1 of one sample or of the merged batch, as rows of ldx; a vector of zeros behind them."""
+    cdef Py_ssize_t n, within, run, done = 0, c
+    cdef const real *x = <const real *>call.x + group * (layer.channels // layer.parts) * call.sc
+    while done < width:
+        n, within = sample, f + done
+        run = width - done
+        if call.merged:
+            n = (f + done) // call.columns
+            within = (f + done) % call.columns
+            run = min(run, call.columns - within)
+            if n >= call.batch:
+                break
+        load_run[real](call, x + n * call.sn, layer.parts, c0, c1, call.first - call.margin + within, run, dst + done)
+        done += run
+    if done < call.ldx:
+        for c in range(c1 - c0):
+            memset(dst + c * call.ldx + done, 0, min(call.ldx - done, width - done + 16) * sizeof(real))
+
+
+# ---- product ----------------------------------------------------------------------------------------------
+
+cdef void product(const Layer *layer, const Call *call, const Block *block, const real *w, const real *x,
+                  Py_ssize_t ldx, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t m0, Py_ssize_t m1, Py_ssize_t n,
+                  real *columns) noexcept nogil:
+    """columns[row, i] (+)= sum over channels c0..c1-1, taps m0..m1-1; x points at the oldest sample, tap m1-1's.
+
+    Rows: the full slots of all outputs, then those that lack the last tap.
+    """
+    cdef Py_ssize_t c, m, rows, k, short_taps
+    cdef bint add = m0 > 0 or c0 > 0
+    cdef const real *p
+    if layer.direct:
+        # packed by piece: [full rows: register blocks [c][m][row]] [other rows: the same, one tap less]
+        p = w + block.weights + m0 * block.rows * layer.channels
+        short_taps = min(m1, layer.taps - 1) - m0
+        p += c0 * (block.full_rows * (m1 - m0) + (block.rows - block.full_rows) * short_taps)
+        if real is float:
+            direct_leaf_float(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, m1 - m0, layer.step,
+                                           block.full_rows, n, add)
+        else:
+            direct_leaf_double(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, m1 - m0, layer.step,
+                                            block.full_rows, n, add)
+        if short_taps > 0 and block.rows > block.full_rows:
+            p += (c1 - c0) * block.full_rows * (m1 - m0)
+            x += (m1 - m0 - short_taps) * layer.step
+            columns += block.full_rows * call.ldc
+            if real is float:
+                direct_leaf_float(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, short_taps, layer.step,
+                                               block.rows - block.full_rows, n, add)
+            else:
+                direct_leaf_double(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, short_taps, layer.step,
+                                                block.rows - block.full_rows, n, add)
+        return
+    # packed [m][c][row]
+    for m in range(m0, m1):
+        rows = block.rows if m < layer.taps - 1 else block.full_rows
+        if rows == 0:
+            continue
+        c = c0
+        while c < c1:
+            k = min(call.gemm_channels, c1 - c)
+            gemm_nt[real](<int>n, <int>rows, <int>k, x + (c - c0) * ldx + (m1 - 1 - m) * layer.step, <int>ldx,
+                          w + block.weights + m * block.rows * layer.channels + c * rows, <int>rows,
+                          m > 0 or c > 0, columns, <int>call.ldc)
+            c += k
+
+
+# ---- gather -----------------------------------------------------------------------------------------------
+
+cdef inline Py_ssize_t row_of(const Layer *layer, const Block *block, Py_ssize_t output, Py_ssize_t entry) noexcept nogil:
+    cdef Py_ssize_t slot = layer.slots[entry] - block.slot0
+    if slot < block.full_slots:
+        return output * block.full_slots + slot
+    return block.full_rows + output * (block.slots - block.full_slots) + slot - block.full_slots
+
+
+cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
+                 Py_ssize_t i0, Py_ssize_t i1, const real *columns, const real **sources,
+                 real *bias) noexcept nogil:
+    """Columns of i0 .. i1-1 into y. Entry e's column i belongs at position stride*i + offset[e] - left:
+    its q = i + offset // stride counts strides of the output, and all entries share the runs of the inner q's.
+
+        q:          q0                     q1
+        entry 0     |######################|##
+        entry 1    #|######################|#      (offset >= stride: shifted)
+                    |- one interleave -----|       what is left at both ends is written one by one
+    """
+    cdef Py_ssize_t e, o, q, lo, hi, row, S = layer.stride, parts = layer.parts, n = block.entry1 - block.entry0
+    cdef Py_ssize_t q0 = 0, q1 = 0, phase, shift
+    cdef real *y
+    cdef const real *col
+    cdef bint together = layer.consecutive
+    if together:
+        for e in range(block.entry0, block.entry1):
+            phase, shift = layer.offsets[e] % S, layer.offsets[e] // S
+            lo = max(i0 + shift, -floor_div(phase - layer.left, S))
+            hi = min(i1 + shift, floor_div(layer.left + call.out_length - 1 - phase, S) + 1)
+            q0 = lo if e == block.entry0 else max(q0, lo)
+            q1 = hi if e == block.entry0 else min(q1, hi)
+        together = q1 > q0
+    for o in range(block.outputs):
+        row = group * layer.outputs + block.o0 + o
+        y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length
+        for e in range(n):
+            bias[e] = 0
+            if call.bias != NULL:
+                bias[e] = (<const real *>call.bias)[row * parts + layer.slots[block.entry0 + e] % parts]
+        if together:
+            for e in range(n):
+                sources[e] = (columns + row_of(layer, block, o, block.entry0 + e) * call.ldc
+                              + q0 - layer.offsets[block.entry0 + e] // S - i0)
+            phase = layer.offsets[block.entry0] % S
+            if real is float:
+                gather_leaf_float(layer.level)(y + q0 * S + phase - layer.left, S, sources, n, q1 - q0, bias)
+            else:
+                gather_leaf_double(layer.level)(y + q0 * S + phase - layer.left, S, sources, n, q1 - q0, bias)
+        for e in range(block.entry0, block.entry1):
+            phase, shift = layer.offsets[e] % S, layer.offsets[e] // S
+            lo = max(i0 + shift, -floor_div(phase - layer.left, S))
+            hi = min(i1 + shift, floor_div(layer.left + call.out_length - 1 - phase, S) + 1)
+            col = columns + row_of(layer, block, o, e) * call.ldc - shift - i0
+            q = lo
+            while q < hi:
+                if together and q == q0:
+                    q = q1
+                    continue
+                y[q * S + phase - layer.left] = col[q] + bias[e - block.entry0]
+                q += 1
+
+
+# ---- one item of work -------------------------------------------------------------------------------------
+
+cdef void run_item(const Layer *layer, const Call *call, Py_ssize_t item, real *workspace) noexcept nogil:
+    """One tile of one sample (or of the merged batch) and one group, for some of its weight blocks."""
+    cdef Py_ssize_t part = item % call.block_groups
+    cdef Py_ssize_t t = item // call.block_groups % call.tiles
+    cdef Py_ssize_t group = item // (call.block_groups * call.tiles) % layer.groups
+    cdef Py_ssize_t sample = item // (call.block_groups * call.tiles * layer.groups)
+    cdef Py_ssize_t b, b1, c0, c1, m0, m1, f0, f1, end, n, f, run, width, within
+    cdef real *columns = workspace + layer.piece_channels * call.ldx
+    cdef const real **sources = <const real **>(columns + call.ldc * layer.most_rows)
+    cdef real *bias = <real *>(sources + layer.most_rows)
+    cdef const real *w = <const real *>call.weights + group * layer.group_size
+    cdef const real *x
+    cdef Py_ssize_t i, ldx
+    cdef bint loaded = False
+    cdef Block *block
+    end = call.batch * call.columns if call.merged else call.columns
+    f0 = call.margin + t * call.tile
+    f1 = min(f0 + call.tile, end)
+    b1 = min((part + 1) * call.blocks_per_item, layer.nblocks)
+    for b in range(part * call.blocks_per_item, b1):
+        block = &layer.blocks[b]
+        m0 = 0
+        while m0 < layer.taps:
+            m1 = min(m0 + layer.piece_taps, layer.taps)
+            c0 = 0
+            while c0 < layer.channels:
+                c1 = min(c0 + layer.piece_channels, layer.channels)
+                width = f1 - f0 + (m1 - 1 - m0) * layer.step
+                x, ldx = workspace, call.ldx
+                i = call.first - call.margin + f0 - (m1 - 1) * layer.step
+                if layer.in_place and call.sl == 1 and not call.merged and i >= 0 and i + width + 16 <= call.length:
+                    x = <const real *>call.x + sample * call.sn + (group * layer.channels + c0) * call.sc + i
+                    ldx = call.sc
+                elif not loaded:
+                    load[real](layer, call, sample, group, f0 - (m1 - 1) * layer.step, width, c0, c1, workspace)
+                    # a single piece serves all blocks
+                    loaded = layer.piece_taps >= layer.taps and layer.piece_channels >= layer.channels
+                product[real](layer, call, block, w, x, ldx, c0, c1, m0, m1, f1 - f0, columns)
+                c0 = c1
+            m0 = m1
+        f = f0
+        while f < f1:
+            n, within, run = sample, f, f1 - f
+            if call.merged:
+                n = f // call.columns
+                within = f % call.columns
+                run = min(run, call.columns - within)
+            if within + run > call.margin:      # in a merged batch, a sample's margin holds no columns of its own
+                if within < call.margin:
+                    run -= call.margin - within
+                    f += call.margin - within
+                    within = call.margin
+                gather[real](layer, call, block, n, group, call.first + within - call.margin,
+                             call.first + within - call.margin + run, columns + f - f0, sources, bias)
+            f += run
+
+
+cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int threads, void **workspaces,
+                    real unused) noexcept nogil:
+    cdef Py_ssize_t item
+    cdef int chunk
+    if threads == 1:            # no parallel region at all
+        for item in range(items):
+            run_item[real](layer, call, item, <real *>workspaces[0])
+        return
+    # dynamic: one disturbed core must not hold up the other
+    chunk = <int>max(1, min(64, items // (threads * 32)))
+    for item in prange(items, schedule="dynamic", chunksize=chunk, num_threads=threads):
+        run_item[real](layer, call, item, <real *>workspaces[omp_get_thread_num()])
+
+
+# ---- pack -------------------------------------------------------------------------------------------------
+
+cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
+                     Py_ssize_t sk, Py_ssize_t period, const int64_t *slots, real *out) noexcept nogil:
+    """One block of one group; w[c, o, k] in strides of real numbers, complex as (re, im) pairs.
+
+    direct   [piece of taps] [piece of channels] [full rows | others] [register block] [c] [m] [row]
+    gemm     [m] [c] [row]                        full rows first
+    """
+    cdef Py_ssize_t m, c, r, m0, m1, c0, c1, half, first, rows, taps, width
+    if not layer.direct:
+        for m in range(layer.taps):
+            rows = block.rows if m < layer.taps - 1 else block.full_rows
+            for c in range(layer.channels):
+                for r in range(rows):
+                    out[r] = element(layer, block, w, sc, so, sk, period, slots, c, m, r)
+                out += rows
+        return
+    m0 = 0
+    while m0 < layer.taps:
+        m1 = min(m0 + layer.piece_taps, layer.taps)
+        c0 = 0
+        while c0 < layer.channels:
+            c1 = min(c0 + layer.piece_channels, layer.channels)
+            for half in range(2):
+                first = 0 if half == 0 else block.full_rows
+                rows = block.full_rows if half == 0 else block.rows - block.full_rows
+                taps = m1 if half == 0 else min(m1, layer.taps - 1)
+                while rows > 0 and taps > m0:
+                    width = direct_block(simd_rows(layer.level), rows)
+                    for c in range(c0, c1):
+                        for m in range(m0, taps):
+                            for r in range(width):
+                                out[r] = element(layer, block, w, sc, so, sk, period, slots, c, m, first + r)
+                            out += width
+                    first += width
+                    rows -= width
+            c0 = c1
+        m0 = m1
+
+
+cdef inline real element(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
+                         Py_ssize_t sk, Py_ssize_t period, const int64_t *slots, Py_ssize_t c, Py_ssize_t m,
+                         Py_ssize_t row) noexcept nogil:
+    """The weight that row, channel and tap of the real problem meet.
+
+    Complex (re, im):   y_re = w_re x_re - w_im x_im
+                        y_im = w_im x_re + w_re x_im
+    """
+    cdef Py_ssize_t output, slot, parts = layer.parts, part
+    if row < block.full_rows:
+        output, slot = row // block.full_slots, row % block.full_slots
+    else:
+        row -= block.full_rows
+        output = row // (block.slots - block.full_slots)
+        slot = row % (block.slots - block.full_slots) + block.full_slots
+    slot += block.slot0
+    w += (c // parts) * sc + (block.o0 + output) * so + (slot // parts + period * m) * sk
+    if parts == 1:
+        return w[0]
+    part = (c ^ slot) & 1
+    return -w[part] if c & 1 and not slot & 1 else w[part]
+
+
+# ---- what Python sees -------------------------------------------------------------------------------------
+
+cdef class Kernel:
+    """A layer's packed weights for one compute type.
+
+    Parameters
+    ----------
+    plan : dispatch.Plan
+    weight : ndarray (C_in, C_out / groups, K) of the compute type
+    groups : int
+    left : int
+        Left padding, in samples.
+    """
+
+    cdef Layer layer
+    cdef readonly object plan
+    cdef object keep        # arrays the pointers above point into
+    cdef object packed
+    cdef bint double_precision
+
+    def __cinit__(self):
+        self.layer.blocks = NULL
+
+    def __dealloc__(self):
+        free(self.layer.blocks)
+
+    def __init__(self, plan, weight, Py_ssize_t groups, Py_ssize_t left):
+        cdef const int64_t[::1] offsets = plan.offsets
+        cdef const int64_t[::1] slots = plan.slots
+        cdef const int64_t[:, ::1] table = plan.blocks
+        cdef Py_ssize_t b
+        cdef Block *block
+        cdef Layer *layer = &self.layer
+        self.plan = plan
+        self.keep = (plan.offsets, plan.slots)
+        layer.direct = plan.kernel == "direct"
+        layer.consecutive = plan.consecutive
+        layer.in_place = plan.in_place
+        layer.level = LEVEL
+        layer.parts, layer.channels, layer.groups = plan.parts, plan.channels, groups
+        layer.outputs = weight.shape[1]
+        layer.stride, layer.taps, layer.step = plan.stride, plan.taps, plan.step
+        layer.piece_channels, layer.piece_taps = plan.piece_channels, plan.piece_taps
+        layer.group_size, layer.nblocks = plan.group_size, table.shape[0]
+        layer.offsets, layer.slots = &offsets[0], &slots[0]
+        layer.left = left * plan.parts
+        layer.most_rows = 0
+        layer.blocks = <Block *>malloc(layer.nblocks * sizeof(Block))
+        if layer.blocks == NULL:
+            raise MemoryError("no memory for the table of weight blocks")
+        for b in range(layer.nblocks):
+            block = &layer.blocks[b]
+            block.o0, block.outputs = table[b, 0], table[b, 1]
+            block.entry0, block.entry1 = table[b, 2], table[b, 3]
+            block.slot0, block.slot1, block.weights = table[b, 4], table[b, 5], table[b, 6]
+            block.slots = block.slot1 - block.slot0
+            block.rows = block.outputs * block.slots
+            block.full_slots = min(max(<Py_ssize_t>plan.full - block.slot0, 0), block.slots)
+            block.full_rows = block.outputs * block.full_slots
+            layer.most_rows = max(layer.most_rows, block.rows)
+        self.double_precision = weight.dtype.char in "dD"
+        self.packed = _aligned(groups * layer.group_size, np.float64 if self.double_precision else np.float32)
+        if self.double_precision:
+            self._pack[double](weight, 0)
+        else:
+            self._pack[float](weight, 0)
+
+    cdef _pack(self, weight, real unused):
+        cdef real[::1] packed = self.packed
+        cdef Layer *layer = &self.layer
+        cdef const real *w
+        cdef real *out = &packed[0]
+        cdef Py_ssize_t item, sc, so, sk, parts = layer.parts, per = layer.channels // layer.parts
+        cdef Py_ssize_t period = self.plan.period
+        cdef int threads = omp_get_max_threads() if packed.shape[0] > 500_000 and not omp_in_parallel() else 1
+        cdef Py_ssize_t size = sizeof(real)
+        cdef Py_buffer buffer
+        PyObject_GetBuffer(weight, &buffer, PyBUF_STRIDED_RO)
+        try:
+            w = <const real *>buffer.buf
+            sc = buffer.strides[0] // size
+            so = buffer.strides[1] // size
+            sk = buffer.strides[2] // size
+            with nogil:
+                for item in prange(layer.groups * layer.nblocks, num_threads=threads, schedule="dynamic"):
+                    pack_block[real](layer, &layer.blocks[item % layer.nblocks],
+                                     w + (item // layer.nblocks) * per * sc, sc, so, sk, period, layer.slots,
+                                     out + (item // layer.nblocks) * layer.group_size
+                                     + layer.blocks[item % layer.nblocks].weights)
+        finally:
+            PyBuffer_Release(&buffer)
+
+    def prepare(self, tiling, Py_ssize_t batch, Py_ssize_t length, Py_ssize_t out_length, sources):
+        """A `Run` for one input length and batch size; `sources` as from `padding.halo_sources`."""
+        return Run(self, tiling, batch, length, out_length, sources)
+
+
+cdef class Run:
+    """A kernel bound to one input length and batch size; call it with arrays."""
+
+    cdef Kernel kernel
+    cdef Call call
+    cdef object keep
+    cdef Py_ssize_t items
+    cdef readonly bint leaves_gaps     # some output positions belong to no tap: fill y with the bias first
+
+    def __init__(self, Kernel kernel, tiling, Py_ssize_t batch, Py_ssize_t length, Py_ssize_t out_length, sources):
+        cdef Call *call = &self.call
+        cdef const int64_t[::1] before = sources[0]
+        cdef const int64_t[::1] after = sources[1]
+        cdef const unsigned char[::1] raw = kernel.packed.view(np.uint8)
+        self.kernel = kernel
+        self.keep = sources
+        self.leaves_gaps = not kernel.plan.filled
+        call.weights = &raw[0]
+        call.batch, call.length = batch, length
+        call.out_length = out_length * kernel.layer.parts
+        call.first, call.columns, call.margin = tiling.first, tiling.columns, tiling.margin
+        call.merged, call.tile, call.tiles = tiling.merged, tiling.tile, tiling.tiles
+        call.gemm_channels = tiling.gemm_channels
+        call.hl, call.hr = before.shape[0], after.shape[0]
+        call.before = &before[0] if call.hl else NULL
+        call.after = &after[0] if call.hr else NULL
+        call.ldx = _leading(call.tile + (kernel.layer.piece_taps - 1) * kernel.layer.step)
+        call.ldc = _leading(call.tile)
+        self.items = (1 if call.merged else batch) * kernel.layer.groups * call.tiles
+
+    def __call__(self, x, y, bias, int threads):
+        """Fill y, C-contiguous, from x, any strides; both of the compute type, bias C-contiguous or None."""
+        cdef Call call = self.call          # one copy a caller: calls may run side by side
+        cdef Layer *layer = &self.kernel.layer
+        cdef Py_buffer xb, yb, bb
+        cdef Py_ssize_t size = 8 if self.kernel.double_precision else 4
+        cdef Py_ssize_t items = self.items
+        cdef void *workspaces[MOST_THREADS]
+        cdef int i, taken = 0
+        cdef bint double_precision = self.kernel.double_precision
+        threads = max(1, min(threads, MOST_THREADS))
+        call.blocks_per_item, call.block_groups = layer.nblocks, 1
+        if threads > 1:
+            # several items a thread, so that a disturbed core does not hold up the call
+            call.block_groups = min(layer.nblocks, (4 * threads + items - 1) // max(items, 1))
+            call.blocks_per_item = (layer.nblocks + call.block_groups - 1) // call.block_groups
+            call.block_groups = (layer.nblocks + call.blocks_per_item - 1) // call.blocks_per_item
+            items *= call.block_groups
+            threads = <int>min(threads, items)
+        PyObject_GetBuffer(x, &xb, PyBUF_STRIDED_RO)
+        try:
+            PyObject_GetBuffer(y, &yb, PyBUF_STRIDED_RO | PyBUF_WRITABLE)
+            try:
+                i = xb.ndim
+                call.x, call.y, call.bias = xb.buf, yb.buf, NULL
+                call.sl, call.sc, call.sp = xb.strides[i - 1] // size, xb.strides[i - 2] // size, 1
+                call.sn = xb.strides[0] // size if i == 3 else 0
+                if bias is not None:
+                    PyObject_GetBuffer(bias, &bb, PyBUF_STRIDED_RO)
+                    call.bias = bb.buf
+                    PyBuffer_Release(&bb)       # the caller holds it
+                try:
+                    while taken < threads:
+                        workspaces[taken] = _take_workspace()
+                        taken += 1
+                    with nogil:
+                        if double_precision:
+                            run_items[double](layer, &call, items, threads, workspaces, 0)
+                        else:
+                            run_items[float](layer, &call, items, threads, workspaces, 0)
+                finally:
+                    for i in range(taken):
+                        _free_workspaces.append(<uintptr_t>workspaces[i])
+            finally:
+                PyBuffer_Release(&yb)
+        finally:
+            PyBuffer_Release(&xb)
+
+
+def _aligned(size, dtype):
+    """An uninitialised array whose data start on a cache line."""
+    room = np.empty(size * np.dtype(dtype).itemsize + 64, np.uint8)
+    start = -room.ctypes.data % 64
+    return room[start : start + size * np.dtype(dtype).itemsize].view(dtype)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: MIT
+"""From geometry, element type and machine to kernel, weight blocks and tiles: pure functions.
+
+A kernel computes columns and gathers them. With ``g = gcd(stride, dilation)`` and ``period = stride / g``, the
+taps ``k = rho + period * m`` of one ``rho`` all land in the same output phase ``dilation * rho mod stride``, one
+step of ``dilation / g`` input samples apart. So each ``rho`` is one *slot*, a small convolution of its own::
+
+    column[rho, o, i] = sum over m, c of  w[c, o, rho + period * m] * x[c, i - step * m]
+    y[o, u - left]    = column[rho, o, i] + b[o]      at u = stride * i + dilation * rho
+
+      stride 2, kernel 5:      x   .   a   b   c   .          slot 0: taps 0 2 4, slot 1: taps 1 3
+                               u   0 1 2 3 4 5 6 7 8          position u = 2i + rho takes slot rho's column i
+
+A complex layer is a real one with twice the channels (re, im) in and twice the slots out, `parts` = 2: the
+output position then counts real numbers, ``2 * stride`` to an input step, and one set of real kernels serves all
+four types.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from .geometry import Geometry
+
+#: Kernels by name; `CONVT1D_KERNEL` forces one.
+KERNELS = ("direct", "gemm")
+
+# Workspace of one thread, in bytes (the promise is 2 MiB): the tile of x, its columns, and a few pointers.
+INPUT_BYTES = 1024 * 1024
+COLUMN_BYTES = 768 * 1024
+
+# Rows (slots x output channels) of one weight block: enough that copying a tile of x is under 2 % of the
+# arithmetic it feeds, few enough that the block's columns stay near the core.
+BLOCK_ROWS = 64
+
+# Rows x taps per group up to which copying a tile of x would cost more than it helps the product.
+IN_PLACE = 32
+
+# Multiply-adds in one BLAS product. OpenBLAS runs a product on one thread by itself up to 2**19 on every
+# core type (64 x 64 x 128; measured 2026-11, onset 80**3..83**3), so BLAS's own threads never need limiting; and up
+# to 1e6 its AVX-512 core multiplies without packing, at 95..100 % of the FMA peak.
+GEMM_LIMIT = 500_000
+
+# Signals up to this length are laid side by side, a batch as one signal. Their last bits may then depend on
+# the batch they come in; longer ones never do.
+MERGE_LENGTH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the choice depends on."""
+
+    level: int  # SIMD level of the leaves, see cpu/_simd.h
+    rows: int  # of the direct product's largest register block
+    vector_bytes: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """Kernel and weight blocks of a layer: all that does not depend on the input's length."""
+
+    kernel: str
+    parts: int  # 1 real, 2 complex
+    channels: int  # real input channels per group
+    stride: int  # real output positions per input step
+    taps: int  # M, of a full slot
+    full: int  # slots below this have `taps` taps, the others one less
+    period: int  # taps of one slot are this far apart in the kernel (in kernel positions)
+    step: int  # ... and in the input
+    offsets: np.ndarray  # per entry: its output position, in real numbers, for i = 0
+    slots: np.ndarray  # per entry: its slot
+    blocks: np.ndarray  # per block: o0, outputs, entry0, entry1, slot0, slot1, offset of its weights
+    consecutive: bool  # entries lie side by side in the output
+    filled: bool  # every output position belongs to a slot
+    in_place: bool  # x is read where it lies instead of copied, where a tile is inside it
+    piece_channels: int  # the tile of x is loaded in pieces of at most
+    piece_taps: int  # so many channels and taps
+    group_size: int  # packed weights of one group
+    tile: int  # the widest tile, in columns
+    vector: int  # elements in a vector
+
+
+@dataclass(frozen=True, slots=True)
+class Tiling:
+    """How one input length and batch size is cut; i counts input steps, f columns of the merged batch."""
+
+    first: int  # the first column's i
+    columns: int  # columns per sample, the `margin` included
+    margin: int  # columns before the first whose inputs it needs
+    merged: bool
+    tile: int
+    tiles: int  # per sample, or of the merged batch
+    gemm_channels: int
+
+
+def choose_kernel(channels: int, rows: int, level: int) -> str:
+    """`channels` and `rows`: real input channels and output rows per group.
+
+    The direct product keeps its accumulators in registers over all taps and channels and runs at 97..100 % of the FMA
+    peak with AVX2 or AVX-512; BLAS reaches 90..97 % on tiles this small on its AVX-512 core and 50..75 % on
+    its AVX2 core (Zen 4, one core, 2026-11). Without those instructions (level 0) BLAS has the better code,
+    once there is enough to multiply.
+    """
+    forced = os.environ.get("CONVT1D_KERNEL", "")
+    if forced:
+        if forced not in KERNELS:
+            raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join(KERNELS)}, got {forced!r}")
+        return forced
+    if level > 0 or channels < 8 or rows < 8:
+        return "direct"
+    return "gemm"
+
+
+def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
+    """Choose the kernel and lay out the weight blocks for a compute type (float32/64, complex64/128)."""
+    parts = 2 if dtype.kind == "c" else 1
+    size = dtype.itemsize // parts
+    vector = max(1, machine.vector_bytes // size)
+    s, d, kernel_size = geometry.stride, geometry.dilation, geometry.kernel_size
+    g = math.gcd(s, d)
+    period, step = s // g, d // g
+    hit = min(kernel_size, period)
+    taps = -(-kernel_size // period)
+    full = kernel_size - (taps - 1) * period
+    channels = geometry.in_channels // geometry.groups * parts
+    outputs = geometry.out_channels // geometry.groups
+    kernel = choose_kernel(channels, outputs * hit * parts, machine.level)
+
+    # Entries: one per slot, in the order in which their phases stand in the output if one block holds them all.
+    slots = np.arange(hit * parts, dtype=np.int64)
+    offsets = d * parts * (slots // parts) + slots % parts
+    if slots.size <= BLOCK_ROWS:
+        order = np.argsort(offsets % (s * parts), kind="stable")
+        slots, offsets = slots[order], offsets[order]
+    phases = offsets % (s * parts)
+
+    # Blocks: several outputs with all their slots, or one output with some of them.
+    chunk = min(slots.size, BLOCK_ROWS)
+    together = max(1, BLOCK_ROWS // chunk)
+    if together >= 8:
+        together -= together % 8
+    count = -(-outputs // together)
+    together = -(-outputs // count)
+    blocks, weights = [], 0
+    for o0 in range(0, outputs, together):
+        width = min(together, outputs - o0)
+        for e0 in range(0, slots.size, chunk):
+            e1 = min(e0 + chunk, slots.size)
+            blocks.append((o0, width, e0, e1, e0, e1, weights))
+            long = min(max(full * parts - e0, 0), e1 - e0)
+            weights += width * channels * ((taps - 1) * (e1 - e0) + long)
+    rows = together * chunk
+
+    tile = _widest_tile(channels, rows, size, vector)
+    piece_taps = int(min(taps, 1 + tile // step))
+    width = leading(tile + (piece_taps - 1) * step)
+    return Plan(
+        kernel=kernel,
+        parts=parts,
+        channels=channels,
+        stride=s * parts,
+        taps=taps,
+        full=full * parts,
+        period=period,
+        step=step,
+        offsets=offsets,
+        slots=slots,
+        blocks=np.array(blocks, dtype=np.int64),
+        consecutive=bool((phases == phases[0] + np.arange(phases.size)).all()),
+        filled=hit == s,
+        in_place=kernel == "direct" and parts == 1 and outputs * hit * taps <= IN_PLACE,
+        piece_channels=min(channels, INPUT_BYTES // (width * size)),
+        piece_taps=piece_taps,
+        group_size=weights,
+        tile=tile,
+        vector=vector,
+    )
+
+
+def leading(width: int) -> int:
+    """Row length that holds `width` and a vector more, an odd multiple of 16: rows fall into different cache sets."""
+    return ((width + 31) // 16 | 1) * 16
+
+
+def _widest_tile(channels: int, rows: int, size: int, vector: int) -> int:
+    """Columns of a tile: its input within half a core's L2, its columns within an L1, at least three vectors."""
+    forced = os.environ.get("CONVT1D_TILE", "")
+    limit = COLUMN_BYTES // (rows * size) - 64
+    if forced:
+        if not forced.isdigit() or int(forced) < 1:
+            raise ValueError(f"CONVT1D_TILE must be a positive int, got {forced!r}")
+        return min(int(forced), limit, 4096)
+    unit = 3 * vector
+    width = min(512 * 1024 // (channels * size), 64 * 1024 // (rows * size), 2048)
+    return min(max(width // unit, 1) * unit, limit)
+
+
+def tiling(geometry: Geometry, plan: Plan, batch: int, length: int, output_length: int) -> Tiling:
+    """Cut one input length."""
+    left = geometry.padding[0]
+    s = geometry.stride
+    furthest = int(plan.offsets.max()) // plan.parts
+    first = -((furthest - left) // s)  # ceil((left - furthest) / s)
+    last = (left + output_length - 1) // s
+    margin = (plan.taps - 1) * plan.step
+    columns = last - first + 1 + margin
+    merged = batch > 1 and length <= MERGE_LENGTH and margin < columns <= 4 * MERGE_LENGTH
+    total = batch * columns - margin if merged else columns - margin
+    forced = bool(os.environ.get("CONVT1D_TILE"))
+    tiles = max(1, -(-total // plan.tile))
+    tile = plan.tile if forced else -(-(-(-total // tiles)) // plan.vector) * plan.vector
+    tile = max(1, min(tile, plan.tile))
+    rows = int((plan.blocks[:, 1] * (plan.blocks[:, 3] - plan.blocks[:, 2])).max())
+    return Tiling(
+        first=first,
+        columns=columns,
+        margin=margin,
+        merged=merged,
+        tile=tile,
+        tiles=max(1, -(-total // tile)),
+        gemm_channels=max(1, GEMM_LIMIT // (tile * rows)),
+    )
+
+
+def policy(machine: Machine) -> str:
+    """The kernel policy in force, in words."""
+    forced = [f"{name}={os.environ[name]}" for name in ("CONVT1D_KERNEL", "CONVT1D_TILE") if os.environ.get(name)]
+    wide = choose_kernel(64, 64, machine.level)
+    text = f"{wide} product for wide layers, {choose_kernel(1, 1, machine.level)} for depthwise"
+    return text + (f" (forced: {', '.join(forced)})" if forced else "")

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: MIT
+"""The whole pipeline on one page: arguments, checked geometry, kernel choice, kernel, output."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import arrays, dispatch, padding, threads
+from . import geometry as geometry_module
+from .geometry import Geometry
+
+# Input shapes whose cutting into tiles an operator remembers.
+_REMEMBERED = 128
+
+
+class Operator:
+    """A geometry with its weights, packed once per compute type; the function and the layer both run this."""
+
+    def __init__(self, geometry: Geometry, weight: np.ndarray, bias: np.ndarray | None):
+        self.geometry = geometry
+        self.weight = weight
+        self.bias = bias
+        self._kernels: dict = {}
+        self._calls: dict = {}
+
+    def __call__(self, x, output_size=None, out=None, workers=None):
+        if type(x) is not np.ndarray:
+            x = arrays.as_array("x", x, (2, 3))
+        if output_size is None:
+            output_padding = self.geometry.output_padding
+        else:
+            self._check_shape(x)
+            output_padding = geometry_module.output_padding_for(
+                self.geometry, x.shape[-1], output_size, x.shape
+            )
+        key = (x.dtype, x.shape, output_padding)
+        call = self._calls.get(key)
+        if call is None:
+            call = self._prepare(x, output_padding)
+            if len(self._calls) >= _REMEMBERED:
+                self._calls.clear()
+            self._calls[key] = call
+        run, dtype, compute, bias, shape, work = call
+        allowed = threads.count(workers)
+        if out is None:
+            out = np.empty(shape, dtype)
+        else:
+            inputs = [("x", x), ("weight", self.weight)]
+            if self.bias is not None:
+                inputs.append(("bias", self.bias))
+            arrays.check_out(out, shape, dtype, inputs)
+        if run is None:  # N = 0
+            return out
+        if x.dtype != compute or not x.flags.aligned:
+            x = x.astype(compute)
+        y = out if dtype == compute else np.empty(shape, compute)
+        if run.leaves_gaps:
+            y[...] = 0 if bias is None else bias[:, None]
+        run(x, y, bias, threads.paying(*work, allowed))
+        if y is not out:
+            out[...] = y
+        return out
+
+    def _check_shape(self, x):
+        x = arrays.as_array("x", x, (2, 3))
+        channels = self.geometry.in_channels
+        if x.shape[-2] != channels:
+            raise ValueError(
+                f"x must have shape (N, {channels}, L) or ({channels}, L) for a weight of shape "
+                f"{self.weight.shape}, got {x.shape}"
+            )
+
+    def _prepare(self, x, output_padding):
+        """Everything about a call but the data: checked once per element type and shape."""
+        self._check_shape(x)
+        geometry = self.geometry
+        length = x.shape[-1]
+        out_length = geometry.checked_output_length(length, output_padding)
+        dtype = arrays.result_dtype(x.dtype, self.weight.dtype)
+        compute = arrays.compute_dtype(dtype)
+        shape = (*x.shape[:-2], geometry.out_channels, out_length)
+        arrays.check_size("the output", shape, compute)
+        batch = x.shape[0] if x.ndim == 3 else 1
+        kernel, bias = self._kernel(compute)
+        if batch == 0:
+            return None, dtype, compute, bias, shape, None
+        sources = padding.halo_sources(geometry.halo(output_padding), length, geometry.padding_mode)
+        tiling = dispatch.tiling(geometry, kernel.plan, batch, length, out_length)
+        run = kernel.prepare(tiling, batch, length, out_length, sources)
+        multiply_adds = batch * length * self.weight.size * (4 if compute.kind == "c" else 1)
+        data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * out_length)
+        return run, dtype, compute, bias, shape, (multiply_adds, data_bytes)
+
+    def _kernel(self, compute):
+        """Packed weights and bias in a compute type."""
+        found = self._kernels.get(compute)
+        if found is None:
+            from .cpu import _tiles  # SciPy's BLAS takes 0.15 s to import: not before it is needed
+
+            weight = arrays.cast("weight", self.weight, compute)
+            bias = None
+            if self.bias is not None:
+                bias = np.ascontiguousarray(arrays.cast("bias", self.bias, compute))
+            plan = dispatch.plan(self.geometry, compute, _tiles.machine())
+            kernel = _tiles.Kernel(plan, weight, self.geometry.groups, self.geometry.padding[0])
+            found = self._kernels[compute] = kernel, bias
+        return found
+
+
+def conv_transpose1d(
+    x,
+    weight,
+    bias=None,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    groups=1,
+    dilation=1,
+    *,
+    padding_mode="zeros",
+    out=None,
+    workers=None,
+):
+    """1-D transposed convolution.
+
+    Also known as a fractionally-strided convolution, or (loosely) a deconvolution: each input sample adds a copy
+    of the kernel, scaled by it, to the output; copies of neighbouring samples start `stride` positions apart.
+
+    Parameters
+    ----------
+    x : array_like, shape (N, C_in, L) or (C_in, L)
+        Input; any strides, never modified.
+    weight : array_like, shape (C_in, C_out / groups, K)
+        Kernels, in torch's layout.
+    bias : array_like, shape (C_out,), optional
+    stride : int
+        Output samples per input sample.
+    padding : int or (int, int)
+        Output samples cropped at both ends; a pair is ``(left, right)``.
+    output_padding : int
+        Output samples added at the end; smaller than stride or dilation.
+    groups : int
+        Blocks of channels that do not meet: C_in and C_out must be divisible by it.
+    dilation : int
+        Distance of two kernel elements in the output, in samples.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        How x continues outside ``[0, L)``; see Notes.
+    out : ndarray, optional
+        Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.
+    workers : int, optional
+        Most threads to use; None leaves it to the machine (OMP_NUM_THREADS, affinity, cgroup quota), a negative
+        number counts back from the number of cores. The result does not depend on it.
+
+    Returns
+    -------
+    ndarray, shape (N, C_out, L_out) or (C_out, L_out)
+        ``L_out = (L - 1) * stride - left - right + dilation * (K - 1) + output_padding + 1``, in the type
+        ``numpy.result_type(x, weight)``, float64 if that is an integer type. float16 and bfloat16 are computed
+        in float32.
+
+    Raises
+    ------
+    ValueError
+        A value or shape breaks its rule; the message names parameter, rule and value.
+    TypeError
+        A parameter or element type is of the wrong kind.
+
+    See Also
+    --------
+    ConvTranspose1d : the same with weights prepared once; use it where weights are used again.
+
+    Notes
+    -----
+    With ``x~`` the input continued by `padding_mode`,
+
+    .. math:: y[n, o, t] = b[o] + \\sum_{i s + d k = t + p} \\sum_c w[c, o, k] \\, x~[n, c, i]
+
+    The continuation happens before the strides spread the input, so a constant signal stays constant at the edges
+    for every mode but "zeros". Only ``dilation * (K - 1) / stride`` samples at either end matter.
+
+    The cost is ``N C_in (C_out / groups) K L`` multiply-adds, whatever the stride: no products with the zeros
+    between the samples. Besides the output a call needs 2 MiB a thread, and a packed copy of the weights.
+    Results are the same bits for any number of workers; on another CPU or version the last bits may differ. A
+    sample gives the same bits alone and in a batch if L > 64.
+
+    References
+    ----------
+    .. [1] V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convt1d import conv_transpose1d
+    >>> x = np.array([[1.0, 2.0, 4.0]])
+    >>> weight = np.array([[[0.5, 1.0, 0.5]]])          # linear interpolation
+    >>> conv_transpose1d(x, weight, stride=2, padding=1)
+    array([[1. , 1.5, 2. , 3. , 4. ]])
+    >>> conv_transpose1d(x, weight, stride=2, padding=1, output_padding=1, padding_mode="circular")
+    array([[1. , 1.5, 2. , 3. , 4. , 2.5]])
+    """
+    weight = arrays.as_array("weight", weight, (3,))
+    channels, per_group, kernel_size = weight.shape
+    groups = geometry_module.as_int("groups", groups, 1)
+    if weight.size == 0:
+        raise ValueError(f"weight must have no empty dimension, got shape {weight.shape}")
+    checked = geometry_module.check(
+        channels, per_group * groups, kernel_size, stride, padding, output_padding, groups, dilation, padding_mode
+    )
+    if bias is not None:
+        bias = arrays.check_bias(bias, checked.out_channels)
+    return Operator(checked, weight, bias)(x, None, out, workers)

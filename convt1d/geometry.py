@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""Every check of the layer's parameters, and every formula of its geometry.
+
+With ``ke = dilation * (kernel_size - 1) + 1`` the taps of one input sample span ``ke`` output positions.
+Input sample ``i`` and tap ``k`` meet at position ``i * stride + dilation * k`` of the uncropped output;
+``padding`` crops ``left`` positions from its start and ``right`` from its end::
+
+    uncropped     0 ........ left .................................... natural
+                  |- crop -|------------- L_out + ... --------------|- crop -|
+    output position t  =  uncropped position t + left,   0 <= t < L_out
+
+Where that position range reaches past the taps of the last sample (``output_padding``), zeros continue it.
+"""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass
+
+#: The padding modes: how the input continues outside ``[0, L)``. Drawn in :mod:`convt1d.padding`.
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+
+# Positions are computed in 64-bit integers; a parameter above this could only belong to an output that no
+# memory holds, and products of two such parameters still fit.
+_LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Checked parameters of one transposed convolution; what everything behind the checks takes."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)
+    output_padding: int = 0
+    groups: int = 1
+    dilation: int = 1
+    padding_mode: str = "zeros"
+
+    def output_length(self, length: int, output_padding: int | None = None) -> int:
+        """L_out for an input of `length` samples; may be < 1, see `checked_output_length`."""
+        op = self.output_padding if output_padding is None else output_padding
+        return (
+            (length - 1) * self.stride
+            - self.padding[0]
+            - self.padding[1]
+            + self.dilation * (self.kernel_size - 1)
+            + op
+            + 1
+        )
+
+    def checked_output_length(self, length: int, output_padding: int | None = None) -> int:
+        """L_out, or a ValueError that states both lengths."""
+        if length < 1:
+            raise ValueError(f"input length must be at least 1, got L = {length}")
+        out = self.output_length(length, output_padding)
+        if out < 1:
+            raise ValueError(
+                f"output length must be at least 1, but an input of length {length} gives {out} with "
+                f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}, "
+                f"output_padding={self.output_padding if output_padding is None else output_padding}, "
+                f"dilation={self.dilation}"
+            )
+        return out
+
+    def halo(self, output_padding: int) -> tuple[int, int]:
+        """How many samples left and right of the input can reach the output."""
+        span = self.dilation * (self.kernel_size - 1)
+        left, right = self.padding
+        return (
+            max(0, (span - left) // self.stride),
+            max(0, (span - right + output_padding) // self.stride),
+        )
+
+
+def check(
+    in_channels,
+    out_channels,
+    kernel_size,
+    stride=1,
+    padding=0,
+    output_padding=0,
+    groups=1,
+    dilation=1,
+    padding_mode="zeros",
+) -> Geometry:
+    """Check all parameters of a layer and return them as a `Geometry`.
+
+    Raises
+    ------
+    ValueError
+        A value breaks its rule; the message names parameter, rule and value.
+    TypeError
+        A parameter is of the wrong kind.
+    """
+    in_channels = as_int("in_channels", in_channels, 1)
+    out_channels = as_int("out_channels", out_channels, 1)
+    groups = as_int("groups", groups, 1)
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if value % groups:
+            raise ValueError(f"{name} must be divisible by groups, got {name}={value} and groups={groups}")
+    if not isinstance(padding_mode, str):
+        raise TypeError(f"padding_mode must be a string, got {padding_mode!r}")
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
+    kernel_size, stride, padding, output_padding, dilation = check_sliding(
+        kernel_size, stride, padding, output_padding, dilation
+    )
+    return Geometry(
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        padding_mode,
+    )
+
+
+def check_sliding(kernel_size, stride, padding, output_padding, dilation):
+    """The checks of `check` that need no channels."""
+    kernel_size = as_int("kernel_size", kernel_size, 1, one_tuple=True)
+    stride = as_int("stride", stride, 1, one_tuple=True)
+    dilation = as_int("dilation", dilation, 1, one_tuple=True)
+    padding = as_padding(padding)
+    output_padding = as_int("output_padding", output_padding, 0, one_tuple=True)
+    check_output_padding(output_padding, stride, dilation)
+    if dilation * (kernel_size - 1) > _LARGEST:
+        raise ValueError(
+            f"dilation * (kernel_size - 1) must be at most {_LARGEST}, "
+            f"got dilation={dilation} and kernel_size={kernel_size}"
+        )
+    return kernel_size, stride, padding, output_padding, dilation
+
+
+def check_output_padding(output_padding, stride, dilation):
+    if output_padding >= max(stride, dilation):
+        raise ValueError(
+            "output_padding must be smaller than stride or dilation, "
+            f"got output_padding={output_padding}, stride={stride}, dilation={dilation}"
+        )
+
+
+def as_int(name: str, value, least: int, *, one_tuple: bool = False) -> int:
+    """`value` as an int of at least `least`; `one_tuple` also takes a tuple or list of one."""
+    if one_tuple and isinstance(value, (tuple, list)):
+        if len(value) != 1:
+            raise ValueError(f"{name} must be an int or a tuple of one int, got {value!r}")
+        value = value[0]
+    try:
+        if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
+            raise TypeError
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an int, got {value!r}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, got {number}")
+    if number > _LARGEST:
+        raise ValueError(f"{name} must be at most {_LARGEST}, got {number}")
+    return number
+
+
+def as_padding(padding) -> tuple[int, int]:
+    """`padding` as the pair (left, right)."""
+    if isinstance(padding, (tuple, list)) and len(padding) == 2:
+        return as_int("padding", padding[0], 0), as_int("padding", padding[1], 0)
+    if isinstance(padding, (tuple, list)) and len(padding) > 2:
+        raise ValueError(f"padding must be an int or a pair (left, right), got {padding!r}")
+    both = as_int("padding", padding, 0, one_tuple=True)
+    return both, both
+
+
+def output_length(L, kernel_size, stride=1, padding=0, output_padding=0, dilation=1) -> int:
+    """Length of the output of a transposed convolution.
+
+    Parameters
+    ----------
+    L : int
+        Length of the input, in samples.
+    kernel_size, stride, padding, output_padding, dilation : int
+        As for `conv_transpose1d`; `padding` also takes a pair ``(left, right)``.
+
+    Returns
+    -------
+    int
+        ``(L - 1) * stride - left - right + dilation * (kernel_size - 1) + output_padding + 1``
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `conv_transpose1d`; also when the result would be smaller than 1.
+
+    Examples
+    --------
+    >>> from convt1d import output_length
+    >>> output_length(200, kernel_size=16, stride=8, padding=4)
+    1600
+    >>> output_length(200, kernel_size=16, stride=8, padding=(0, 8))
+    1600
+    """
+    L = as_int("L", L, 1)
+    sliding = check_sliding(kernel_size, stride, padding, output_padding, dilation)
+    return Geometry(1, 1, *sliding[:4], 1, sliding[4]).checked_output_length(L)
+
+
+def output_padding_for(geometry: Geometry, length: int, output_size, shape: tuple[int, ...]) -> int:
+    """The output_padding that gives `output_size`: an int, a 1-tuple or the full shape of the output."""
+    size = output_size
+    if isinstance(size, (tuple, list)):
+        full = (*shape[:-2], geometry.out_channels)
+        if len(size) == len(shape) and len(size) > 1:
+            given = tuple(as_int("output_size", v, 0) for v in size)
+            if given[:-1] != full:
+                raise ValueError(f"output_size must be {(*full, 'L_out')} in full, got {given}")
+            size = given[-1]
+        elif len(size) != 1:
+            raise ValueError(f"output_size must be an int, a 1-tuple or a full shape, got {output_size!r}")
+    size = as_int("output_size", size, 1, one_tuple=True)
+    least = geometry.output_length(length, 0)
+    if not least <= size <= least + geometry.stride - 1:
+        raise ValueError(
+            f"output_size must be between {least} and {least + geometry.stride - 1} "
+            f"for an input of length {length}, got {size}"
+        )
+    return size - least

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""The layer: parameters, weights, and a call."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import arrays, initialize
+from . import geometry as geometry_module
+from .functional import Operator
+
+
+class ConvTranspose1d:
+    """A 1-D transposed convolution with its weights, prepared once and applied to any number of inputs.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Channels of input and output.
+    kernel_size : int
+        K, samples of a kernel.
+    stride : int
+        Output samples per input sample.
+    padding : int or (int, int)
+        Output samples cropped at both ends; a pair is ``(left, right)``. A causal layer is ``(0, K - stride)``.
+    output_padding : int
+        Output samples added at the end; smaller than stride or dilation.
+    groups : int
+        Blocks of channels that do not meet; in_channels for a depthwise layer.
+    bias : bool
+        Whether the layer has a bias.
+    dilation : int
+        Distance of two kernel elements in the output, in samples.
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+        How the input continues outside its L samples.
+    dtype : dtype
+        Type of the weights: float16, bfloat16, float32, float64, complex64 or complex128.
+    rng : None, int or numpy.random.Generator
+        Source of the initial weights.
+
+    Attributes
+    ----------
+    weight : ndarray, shape (in_channels, out_channels / groups, kernel_size)
+        Read-only; assign to change it, the assigned array is copied.
+    bias : ndarray, shape (out_channels,), or None
+        Likewise.
+
+    Raises
+    ------
+    ValueError
+        A value breaks its rule; the message names parameter, rule and value.
+    TypeError
+        A parameter is of the wrong kind.
+
+    See Also
+    --------
+    conv_transpose1d : the same as a function; its Notes hold the definition and the cost.
+
+    Notes
+    -----
+    Initial weights and bias are uniform in ``±1 / sqrt(out_channels / groups * kernel_size)``; of complex ones
+    real and imaginary parts each.
+
+    Weights are packed on the first call, once per compute type (a float32 layer that meets a float64 input computes in
+    float64, from a second pack).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convt1d import ConvTranspose1d
+    >>> layer = ConvTranspose1d(32, 16, 2)
+    >>> layer(np.ones((10, 32, 2), np.float32)).shape
+    (10, 16, 3)
+    >>> ConvTranspose1d(512, 256, 16, stride=8, padding=4)
+    ConvTranspose1d(512, 256, kernel_size=(16,), stride=(8,), padding=(4,))
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=1,
+        padding=0,
+        output_padding=0,
+        groups=1,
+        bias=True,
+        dilation=1,
+        padding_mode="zeros",
+        *,
+        dtype=np.float32,
+        rng=None,
+    ):
+        geometry = geometry_module.check(
+            in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, dilation, padding_mode
+        )
+        if not isinstance(bias, (bool, np.bool_)):
+            raise TypeError(f"bias must be True or False, got {bias!r}")
+        dtype = arrays.layer_dtype(dtype)
+        rng = initialize.as_generator(rng)
+        shape = (geometry.in_channels, geometry.out_channels // geometry.groups, geometry.kernel_size)
+        arrays.check_size("weight", shape, dtype)
+        self._set(geometry, *initialize.uniform(geometry, dtype, rng, bool(bias)))
+
+    def _set(self, geometry, weight, bias):
+        for array in (weight, bias):
+            if array is not None:
+                array.flags.writeable = False
+        self._operator = Operator(geometry, weight, bias)
+
+    def __call__(self, x, output_size=None, *, out=None, workers=None):
+        """Apply the layer.
+
+        Parameters
+        ----------
+        x : array_like, shape (N, C_in, L) or (C_in, L)
+        output_size : int, 1-tuple or full shape, optional
+            Length of the output, in place of output_padding: at least the length without output_padding, and less
+            than `stride` more.
+        out : ndarray, optional
+            Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.
+        workers : int, optional
+            Most threads to use, as in `conv_transpose1d`.
+
+        Returns
+        -------
+        ndarray, shape (N, C_out, L_out) or (C_out, L_out)
+        """
+        return self._operator(x, output_size, out, workers)
+
+    def output_length(self, L) -> int:
+        """Length of the output for an input of `L` samples."""
+        return self._operator.geometry.checked_output_length(geometry_module.as_int("L", L, 1))
+
+    @property
+    def weight(self):
+        return self._operator.weight
+
+    @weight.setter
+    def weight(self, value):
+        value = self._own("weight", arrays.as_array("weight", value, (3,)), self.weight.shape)
+        self._set(self._operator.geometry, value, self.bias)
+
+    @property
+    def bias(self):
+        return self._operator.bias
+
+    @bias.setter
+    def bias(self, value):
+        if value is not None:
+            shape = (self.out_channels,)
+            value = self._own("bias", arrays.as_array("bias", value, (1,)), shape)
+        self._set(self._operator.geometry, self.weight, value)
+
+    def _own(self, name, value, shape):
+        """A copy of `value` in the layer's dtype."""
+        if value.shape != shape:
+            raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+        return np.array(arrays.cast(name, value, self.dtype), order="C", copy=True)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the weights."""
+        return self.weight.dtype
+
+    @property
+    def padding(self):
+        """As given: an int, or a pair where left and right differ."""
+        left, right = self._operator.geometry.padding
+        return left if left == right else (left, right)
+
+    def __getattr__(self, name):
+        # the constructor's other arguments live in the geometry
+        if name in ("in_channels", "out_channels", "kernel_size", "stride", "output_padding", "groups",
+                    "dilation", "padding_mode"):
+            return getattr(self._operator.geometry, name)
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+    def state_dict(self) -> dict:
+        """Copies of the weights by name, as torch names them: "weight", and "bias" if there is one."""
+        state = {"weight": self.weight.copy()}
+        if self.bias is not None:
+            state["bias"] = self.bias.copy()
+        return state
+
+    def load_state_dict(self, state) -> None:
+        """Take the weights from a mapping such as `state_dict` returns; all or nothing.
+
+        Raises
+        ------
+        ValueError
+            A name is missing or unknown, or a shape differs.
+        """
+        wanted = {"weight"} | ({"bias"} if self.bias is not None else set())
+        if set(state) != wanted:
+            raise ValueError(f"state must hold exactly {sorted(wanted)}, got {sorted(map(str, state))}")
+        weight = self._own("weight", arrays.as_array("weight", state["weight"], (3,)), self.weight.shape)
+        bias = self.bias
+        if bias is not None:
+            bias = self._own("bias", arrays.as_array("bias", state["bias"], (1,)), bias.shape)
+        self._set(self._operator.geometry, weight, bias)
+
+    def __getstate__(self):
+        # packed weights are made again where the layer is used next
+        return {"geometry": self._operator.geometry, "weight": self.weight, "bias": self.bias}
+
+    def __setstate__(self, state):
+        weight, bias = state["weight"].copy(), state["bias"]
+        self._set(state["geometry"], weight, None if bias is None else bias.copy())
+
+    def __repr__(self):
+        g = self._operator.geometry
+        text = f"{g.in_channels}, {g.out_channels}, kernel_size=({g.kernel_size},), stride=({g.stride},)"
+        left, right = g.padding
+        if left != right:
+            text += f", padding=({left}, {right})"
+        elif left:
+            text += f", padding=({left},)"
+        if g.dilation != 1:
+            text += f", dilation=({g.dilation},)"
+        if g.output_padding:
+            text += f", output_padding=({g.output_padding},)"
+        if g.groups != 1:
+            text += f", groups={g.groups}"
+        if self.bias is None:
+            text += ", bias=False"
+        if g.padding_mode != "zeros":
+            text += f", padding_mode={g.padding_mode}"
+        return f"{type(self).__name__}({text})"

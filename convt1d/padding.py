@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: MIT
+"""Where the samples outside the input come from: one index map per padding mode.
+
+For an input ``a b c d`` (L = 4), continued to both sides::
+
+    zeros       0 0 0 0 0 | a b c d | 0 0 0 0 0
+    reflect     b c d c b | a b c d | c b a b c     numpy.pad "reflect", as often as needed
+    replicate   a a a a a | a b c d | d d d d d     numpy.pad "edge"
+    circular    d a b c d | a b c d | a b c d a     numpy.pad "wrap"
+
+The input is extended *before* the strides spread it: a constant signal stays constant at the edges.
+Only `Geometry.halo` samples on each side can reach the output; the kernels get their sources as two small index
+arrays and know nothing of modes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def source_index(i, length: int, mode: str):
+    """Index into the input of the extended signal at integer positions `i`; -1 stands for zero.
+
+    Parameters
+    ----------
+    i : array_like of int
+        Positions; ``0 <= i < length`` is the input itself.
+    length : int
+        L, at least 1.
+    mode : {"zeros", "reflect", "replicate", "circular"}
+
+    Returns
+    -------
+    ndarray of int64
+
+    Examples
+    --------
+    >>> source_index([-2, -1, 0, 1, 2, 3, 4], 3, "reflect").tolist()
+    [2, 1, 0, 1, 2, 1, 0]
+    """
+    i = np.asarray(i, dtype=np.int64)
+    if mode == "circular":
+        return i % length
+    if mode == "replicate":
+        return np.clip(i, 0, length - 1)
+    if mode == "reflect":
+        if length == 1:
+            return np.zeros_like(i)
+        m = i % (2 * (length - 1))
+        return np.minimum(m, 2 * (length - 1) - m)
+    return np.where((i >= 0) & (i < length), i, -1)
+
+
+def halo_sources(halo: tuple[int, int], length: int, mode: str):
+    """Sources of the samples ``[-halo[0], 0)`` and ``[length, length + halo[1])``; empty for zeros."""
+    if mode == "zeros":
+        halo = (0, 0)
+    return (
+        source_index(np.arange(-halo[0], 0), length, mode),
+        source_index(np.arange(length, length + halo[1]), length, mode),
+    )

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""How many threads a call may use, and when they pay."""
+
+from __future__ import annotations
+
+import functools
+import math
+import operator
+import os
+from pathlib import Path
+
+# Work below this stays on one thread: waking a second one costs 5..50 us (Zen 4, 2026-11).
+SERIAL_SECONDS = 60e-6
+# What one thread does, to estimate that work: multiply-adds and bytes per second. Only the order matters.
+_MULTIPLY_ADDS = 40e9
+_BYTES = 15e9
+
+
+def count(workers) -> int:
+    """The number of threads that `workers` allows: None, a positive int, or negative counting back.
+
+    None is what OpenMP would take (OMP_NUM_THREADS, affinity) and what the cgroup's quota leaves.
+    """
+    if workers is None:
+        from .cpu import _tiles
+
+        return min(_tiles.openmp_threads(), _quota())
+    try:
+        if isinstance(workers, bool):
+            raise TypeError
+        n = operator.index(workers)
+    except TypeError:
+        raise TypeError(f"workers must be None or an int, got {workers!r}") from None
+    cores = os.cpu_count() or 1
+    if n == 0 or n < -cores:
+        raise ValueError(f"workers must be positive, or negative and at least -{cores} (the cores), got {n}")
+    return n if n > 0 else cores + 1 + n
+
+
+def paying(multiply_adds: int, data_bytes: int, allowed: int) -> int:
+    """Threads worth using for a call of this much work."""
+    if allowed == 1:
+        return 1
+    seconds = max(multiply_adds / _MULTIPLY_ADDS, data_bytes / _BYTES)
+    return max(1, min(allowed, int(seconds / (SERIAL_SECONDS / 2)))) if seconds > SERIAL_SECONDS else 1
+
+
+@functools.cache
+def _quota() -> int:
+    """CPUs that the Linux control group grants; a large number where there is no quota."""
+    for quota_file, period_file in (
+        ("/sys/fs/cgroup/cpu.max", None),
+        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
+    ):
+        try:
+            fields = Path(quota_file).read_text().split()
+            if period_file:
+                fields += Path(period_file).read_text().split()
+            quota, period = float(fields[0]), float(fields[1])
+        except (OSError, ValueError, IndexError):  # no such group, or "max"
+            continue
+        if quota > 0 and period > 0:
+            return max(1, math.ceil(quota / period))
+    return 1 << 16
