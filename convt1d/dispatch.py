@@ -32,10 +32,15 @@ KERNELS = ("direct", "gemm")
 # Workspace of one thread, in bytes (the promise is 2 MiB): the tile of x, its columns, and a few pointers.
 INPUT_BYTES = 1024 * 1024
 COLUMN_BYTES = 768 * 1024
+# What a tile aims at: its input within a core's L2 (1 MiB and more on today's cores), the columns of a block too.
+X_BYTES = 640 * 1024
+C_BYTES = 64 * 1024
 
 # Rows (slots x output channels) of one weight block: enough that copying a tile of x is under 2 % of the
 # arithmetic it feeds, few enough that the block's columns stay near the core.
 BLOCK_ROWS = 64
+# The direct product needs no such number: with few rows the columns stay in L1 until they are gathered.
+DIRECT_ROWS = 16
 
 # Rows x taps per group up to which copying a tile of x would cost more than it helps the product.
 IN_PLACE = 32
@@ -138,13 +143,12 @@ def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
         slots, offsets = slots[order], offsets[order]
     phases = offsets % (s * parts)
 
-    # Blocks: several outputs with all their slots, or one output with some of them.
+    # Blocks: several outputs with all their slots, or one output with some of them. Both kinds of rows (with all
+    # taps, with one less) should fill the direct product's register blocks.
     chunk = min(slots.size, BLOCK_ROWS)
-    together = max(1, BLOCK_ROWS // chunk)
-    if together >= 8:
-        together -= together % 8
-    count = -(-outputs // together)
-    together = -(-outputs // count)
+    even = machine.rows // math.gcd(machine.rows, chunk, full * parts)
+    most = DIRECT_ROWS if kernel == "direct" else BLOCK_ROWS
+    together = min(max(1, most // chunk // even) * even, max(1, BLOCK_ROWS // chunk), outputs)
     blocks, weights = [], 0
     for o0 in range(0, outputs, together):
         width = min(together, outputs - o0)
@@ -194,9 +198,8 @@ def _widest_tile(channels: int, rows: int, size: int, vector: int) -> int:
         if not forced.isdigit() or int(forced) < 1:
             raise ValueError(f"CONVT1D_TILE must be a positive int, got {forced!r}")
         return min(int(forced), limit, 4096)
-    unit = 3 * vector
-    width = min(512 * 1024 // (channels * size), 64 * 1024 // (rows * size), 2048)
-    return min(max(width // unit, 1) * unit, limit)
+    width = min(X_BYTES // (channels * size), C_BYTES // (rows * size), 2048)
+    return min(max(width // vector, 3) * vector, limit)
 
 
 def tiling(geometry: Geometry, plan: Plan, batch: int, length: int, output_length: int) -> Tiling:
@@ -212,8 +215,11 @@ def tiling(geometry: Geometry, plan: Plan, batch: int, length: int, output_lengt
     total = batch * columns - margin if merged else columns - margin
     forced = bool(os.environ.get("CONVT1D_TILE"))
     tiles = max(1, -(-total // plan.tile))
-    tile = plan.tile if forced else -(-(-(-total // tiles)) // plan.vector) * plan.vector
-    tile = max(1, min(tile, plan.tile))
+    tile = plan.tile
+    if not forced:
+        # equal tiles, in groups of the three vectors that the direct product likes best if there are several
+        unit = plan.vector * (3 if tiles > 1 else 1)
+        tile = max(1, min(tile, -(-(-(-total // tiles)) // unit) * unit))
     rows = int((plan.blocks[:, 1] * (plan.blocks[:, 3] - plan.blocks[:, 2])).max())
     return Tiling(
         first=first,

@@ -17,6 +17,8 @@
 #if defined(__GNUC__) || defined(__clang__)
   #define ALWAYS_INLINE inline __attribute__((always_inline))
   #define RESTRICT __restrict__
+  #define PREFETCH(p) __builtin_prefetch(p)
+  #define PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
   #define SCALAR_LEAVES 0
   #if defined(__x86_64__)
     #define X86_LEVELS 1
@@ -24,6 +26,8 @@
 #else
   #define ALWAYS_INLINE __forceinline
   #define RESTRICT __restrict
+  #define PREFETCH(p) ((void)(p))
+  #define PREFETCH_WRITE(p) ((void)(p))
   #define SCALAR_LEAVES 1
 #endif
 #ifndef X86_LEVELS
@@ -37,6 +41,24 @@
 #ifndef HAVE_SHUFFLE
   #define HAVE_SHUFFLE 0
 #endif
+
+/* Channels (rows of x) between a prefetch and its use. */
+#define AHEAD 8
+/* Bytes of packed weights between a prefetch and its use: large layers stream them from memory, and the hardware's
+ * own prefetch stops at every page. */
+#define WEIGHTS_AHEAD 2048
+
+static inline void prefetch_row(const void *row, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        PREFETCH((const char *)row + i);
+}
+
+static inline void prefetch_row_write(void *row, size_t bytes)
+{
+    for (size_t i = 0; i < bytes; i += 64)
+        PREFETCH_WRITE((char *)row + i);
+}
 
 /* Rows of the next register block of the direct product when `rows` are left: its packed weights come in these. */
 static inline int direct_block(int most, ptrdiff_t rows)
@@ -146,9 +168,11 @@ static int simd_level(void)
 }
 
 typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t,
-                             ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int);
+                             ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
+                             const float *, ptrdiff_t);
 typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t,
-                              ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int);
+                              ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
+                              const double *, ptrdiff_t);
 typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, const float *);
 typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, const double *);
 

@@ -21,6 +21,8 @@ from libc.string cimport memcpy, memset
 
 from convt1d.cpu._blas cimport gemm_nt, real
 
+import os
+
 import numpy as np
 
 from convt1d import dispatch
@@ -30,12 +32,13 @@ cdef extern from "_openmp.h" nogil:
     int omp_get_thread_num()
     int omp_get_max_threads()
     int omp_in_parallel()
+    int PAUSE_OPENMP()
 
 cdef extern from "_simd.h" nogil:
     ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, Py_ssize_t,
-                                  Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int)
+                                  Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, const float *, Py_ssize_t)
     ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, Py_ssize_t,
-                                   Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int)
+                                   Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, const double *, Py_ssize_t)
     ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, const float *)
     ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, const double *)
     direct_float direct_leaf_float(int)
@@ -46,6 +49,9 @@ cdef extern from "_simd.h" nogil:
     int simd_rows(int)
     int simd_bytes(int)
     int direct_block(int, Py_ssize_t)
+    void prefetch_row(const void *, size_t)
+    void prefetch_row_write(void *, size_t)
+    const int AHEAD
 
 cdef enum:
     MOST_THREADS = 256
@@ -65,6 +71,24 @@ def openmp_threads():
 
 def built_with_openmp():
     return bool(BUILT_WITH_OPENMP)
+
+
+_parallel = False      # whether OpenMP has threads waiting
+
+
+def _before_fork():
+    """A child of a process with waiting libgomp threads would wait for them forever: send them home first.
+
+    https://gcc.gnu.org/bugzilla/show_bug.cgi?id=58378; the next parallel call starts them again, about 0.1 ms.
+    """
+    global _parallel
+    if _parallel:
+        PAUSE_OPENMP()
+        _parallel = False
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)
 
 
 # ---- workspaces -------------------------------------------------------------------------------------------
@@ -112,13 +136,17 @@ cdef struct Block:
     Py_ssize_t full_slots  # slots with all taps: their rows come first
     Py_ssize_t full_rows
 
+cdef struct Entry:
+    Py_ssize_t phase, shift    # its column i stands at stride*(i + shift) + phase - left of the output
+    Py_ssize_t slot
+    Py_ssize_t first, last     # the q = i + shift whose position is inside the output: first <= q < last
+
 cdef struct Layer:
     bint direct, consecutive, in_place
     int level
     Py_ssize_t parts, channels, outputs, groups, stride, taps, step
     Py_ssize_t piece_channels, piece_taps, group_size, nblocks, most_rows
     Block *blocks
-    const int64_t *offsets
     const int64_t *slots
     Py_ssize_t left        # in real numbers
 
@@ -134,6 +162,7 @@ cdef struct Call:
     const int64_t *before
     const int64_t *after
     Py_ssize_t hl, hr
+    Entry *entries
     Py_ssize_t ldx, ldc
     Py_ssize_t blocks_per_item, block_groups
 
@@ -169,6 +198,8 @@ cdef void load_run(const Call *call, const real *x, Py_ssize_t parts, Py_ssize_t
             dst[j] = row[source * sl] if source >= 0 else 0
         if sl == 1:
             if hi - lo >= 16:
+                # rows are too short for the hardware to guess the next one
+                prefetch_row(row + AHEAD * call.sc + i + lo, (hi - lo) * sizeof(real))
                 memcpy(dst + lo, row + i + lo, (hi - lo) * sizeof(real))
             else:
                 for j in range(lo, hi):
@@ -207,11 +238,11 @@ cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize
 # ---- product ----------------------------------------------------------------------------------------------
 
 cdef void product(const Layer *layer, const Call *call, const Block *block, const real *w, const real *x,
-                  Py_ssize_t ldx, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t m0, Py_ssize_t m1, Py_ssize_t n,
-                  real *columns) noexcept nogil:
+                  Py_ssize_t ldx, const real *next, Py_ssize_t ldnext, Py_ssize_t c0, Py_ssize_t c1,
+                  Py_ssize_t m0, Py_ssize_t m1, Py_ssize_t n, real *columns) noexcept nogil:
     """columns[row, i] (+)= sum over channels c0..c1-1, taps m0..m1-1; x points at the oldest sample, tap m1-1's.
 
-    Rows: the full slots of all outputs, then those that lack the last tap.
+    Rows: the full slots of all outputs, then those that lack the last tap. `next` is worth prefetching.
     """
     cdef Py_ssize_t c, m, rows, k, short_taps
     cdef bint add = m0 > 0 or c0 > 0
@@ -223,20 +254,20 @@ cdef void product(const Layer *layer, const Call *call, const Block *block, cons
         p += c0 * (block.full_rows * (m1 - m0) + (block.rows - block.full_rows) * short_taps)
         if real is float:
             direct_leaf_float(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, m1 - m0, layer.step,
-                                           block.full_rows, n, add)
+                                           block.full_rows, n, add, next, ldnext)
         else:
             direct_leaf_double(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, m1 - m0, layer.step,
-                                            block.full_rows, n, add)
+                                            block.full_rows, n, add, next, ldnext)
         if short_taps > 0 and block.rows > block.full_rows:
             p += (c1 - c0) * block.full_rows * (m1 - m0)
             x += (m1 - m0 - short_taps) * layer.step
             columns += block.full_rows * call.ldc
             if real is float:
                 direct_leaf_float(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, short_taps, layer.step,
-                                               block.rows - block.full_rows, n, add)
+                                               block.rows - block.full_rows, n, add, next, ldnext)
             else:
                 direct_leaf_double(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, short_taps, layer.step,
-                                                block.rows - block.full_rows, n, add)
+                                                block.rows - block.full_rows, n, add, next, ldnext)
         return
     # packed [m][c][row]
     for m in range(m0, m1):
@@ -254,8 +285,9 @@ cdef void product(const Layer *layer, const Call *call, const Block *block, cons
 
 # ---- gather -----------------------------------------------------------------------------------------------
 
-cdef inline Py_ssize_t row_of(const Layer *layer, const Block *block, Py_ssize_t output, Py_ssize_t entry) noexcept nogil:
-    cdef Py_ssize_t slot = layer.slots[entry] - block.slot0
+cdef inline Py_ssize_t row_of(const Block *block, Py_ssize_t output, Py_ssize_t slot) noexcept nogil:
+    """Row of the columns that holds a slot of an output: full slots of all outputs first."""
+    slot -= block.slot0
     if slot < block.full_slots:
         return output * block.full_slots + slot
     return block.full_rows + output * (block.slots - block.full_slots) + slot - block.full_slots
@@ -264,54 +296,49 @@ cdef inline Py_ssize_t row_of(const Layer *layer, const Block *block, Py_ssize_t
 cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
                  Py_ssize_t i0, Py_ssize_t i1, const real *columns, const real **sources,
                  real *bias) noexcept nogil:
-    """Columns of i0 .. i1-1 into y. Entry e's column i belongs at position stride*i + offset[e] - left:
-    its q = i + offset // stride counts strides of the output, and all entries share the runs of the inner q's.
+    """Columns of i0 .. i1-1 into y. An entry's column i belongs at q = i + shift, in strides of the output, and
+    all entries of a block share an inner run of q's:
 
         q:          q0                     q1
         entry 0     |######################|##
         entry 1    #|######################|#      (offset >= stride: shifted)
                     |- one interleave -----|       what is left at both ends is written one by one
     """
-    cdef Py_ssize_t e, o, q, lo, hi, row, S = layer.stride, parts = layer.parts, n = block.entry1 - block.entry0
-    cdef Py_ssize_t q0 = 0, q1 = 0, phase, shift
+    cdef Py_ssize_t e, o, q, row, S = layer.stride, parts = layer.parts, n = block.entry1 - block.entry0
+    cdef Py_ssize_t q0, q1
+    cdef const Entry *entries = call.entries + block.entry0
+    cdef const Entry *entry
     cdef real *y
-    cdef const real *col
-    cdef bint together = layer.consecutive
-    if together:
-        for e in range(block.entry0, block.entry1):
-            phase, shift = layer.offsets[e] % S, layer.offsets[e] // S
-            lo = max(i0 + shift, -floor_div(phase - layer.left, S))
-            hi = min(i1 + shift, floor_div(layer.left + call.out_length - 1 - phase, S) + 1)
-            q0 = lo if e == block.entry0 else max(q0, lo)
-            q1 = hi if e == block.entry0 else min(q1, hi)
-        together = q1 > q0
+    cdef const real *column
+    q0 = max(i0 + entries[0].shift, entries[0].first)
+    q1 = min(i1 + entries[0].shift, entries[0].last) if layer.consecutive else q0
+    for e in range(1, n):
+        q0 = max(q0, max(i0 + entries[e].shift, entries[e].first))
+        q1 = min(q1, min(i1 + entries[e].shift, entries[e].last))
+    q1 = max(q0, q1)
     for o in range(block.outputs):
         row = group * layer.outputs + block.o0 + o
-        y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length
+        y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - layer.left
         for e in range(n):
-            bias[e] = 0
-            if call.bias != NULL:
-                bias[e] = (<const real *>call.bias)[row * parts + layer.slots[block.entry0 + e] % parts]
-        if together:
+            bias[e] = (<const real *>call.bias)[row * parts + entries[e].slot % parts] if call.bias != NULL else 0
+        if q1 > q0:
             for e in range(n):
-                sources[e] = (columns + row_of(layer, block, o, block.entry0 + e) * call.ldc
-                              + q0 - layer.offsets[block.entry0 + e] // S - i0)
-            phase = layer.offsets[block.entry0] % S
+                sources[e] = columns + row_of(block, o, entries[e].slot) * call.ldc + q0 - entries[e].shift - i0
+            if o + 1 < block.outputs and n == S:
+                prefetch_row_write(y + call.out_length + q0 * S, (q1 - q0) * S * sizeof(real))
             if real is float:
-                gather_leaf_float(layer.level)(y + q0 * S + phase - layer.left, S, sources, n, q1 - q0, bias)
+                gather_leaf_float(layer.level)(y + q0 * S + entries[0].phase, S, sources, n, q1 - q0, bias)
             else:
-                gather_leaf_double(layer.level)(y + q0 * S + phase - layer.left, S, sources, n, q1 - q0, bias)
-        for e in range(block.entry0, block.entry1):
-            phase, shift = layer.offsets[e] % S, layer.offsets[e] // S
-            lo = max(i0 + shift, -floor_div(phase - layer.left, S))
-            hi = min(i1 + shift, floor_div(layer.left + call.out_length - 1 - phase, S) + 1)
-            col = columns + row_of(layer, block, o, e) * call.ldc - shift - i0
-            q = lo
-            while q < hi:
-                if together and q == q0:
+                gather_leaf_double(layer.level)(y + q0 * S + entries[0].phase, S, sources, n, q1 - q0, bias)
+        for e in range(n):
+            entry = &entries[e]
+            column = columns + row_of(block, o, entry.slot) * call.ldc - entry.shift - i0
+            q = max(i0 + entry.shift, entry.first)
+            while q < min(i1 + entry.shift, entry.last):
+                if q == q0 and q1 > q0:
                     q = q1
                     continue
-                y[q * S + phase - layer.left] = col[q] + bias[e - block.entry0]
+                y[q * S + entry.phase] = column[q] + bias[e]
                 q += 1
 
 
@@ -323,55 +350,77 @@ cdef void run_item(const Layer *layer, const Call *call, Py_ssize_t item, real *
     cdef Py_ssize_t t = item // call.block_groups % call.tiles
     cdef Py_ssize_t group = item // (call.block_groups * call.tiles) % layer.groups
     cdef Py_ssize_t sample = item // (call.block_groups * call.tiles * layer.groups)
-    cdef Py_ssize_t b, b1, c0, c1, m0, m1, f0, f1, end, n, f, run, width, within
+    cdef Py_ssize_t b, b1, c0, c1, m0, m1, f0, f1, lo, hi, end, n, f, run, within, skip
     cdef real *columns = workspace + layer.piece_channels * call.ldx
     cdef const real **sources = <const real **>(columns + call.ldc * layer.most_rows)
     cdef real *bias = <real *>(sources + layer.most_rows)
     cdef const real *w = <const real *>call.weights + group * layer.group_size
-    cdef const real *x
-    cdef Py_ssize_t i, ldx
-    cdef bint loaded = False
+    cdef const real *x = workspace
+    cdef const real *next = workspace
+    cdef Py_ssize_t i, ldx = call.ldx, ldnext = call.ldx
+    cdef bint loaded, in_place
     cdef Block *block
     end = call.batch * call.columns if call.merged else call.columns
     f0 = call.margin + t * call.tile
-    f1 = min(f0 + call.tile, end)
+    end = min(f0 + call.tile, end)
     b1 = min((part + 1) * call.blocks_per_item, layer.nblocks)
-    for b in range(part * call.blocks_per_item, b1):
-        block = &layer.blocks[b]
-        m0 = 0
-        while m0 < layer.taps:
-            m1 = min(m0 + layer.piece_taps, layer.taps)
-            c0 = 0
-            while c0 < layer.channels:
-                c1 = min(c0 + layer.piece_channels, layer.channels)
-                width = f1 - f0 + (m1 - 1 - m0) * layer.step
-                x, ldx = workspace, call.ldx
-                i = call.first - call.margin + f0 - (m1 - 1) * layer.step
-                if layer.in_place and call.sl == 1 and not call.merged and i >= 0 and i + width + 16 <= call.length:
-                    x = <const real *>call.x + sample * call.sn + (group * layer.channels + c0) * call.sc + i
-                    ldx = call.sc
-                elif not loaded:
-                    load[real](layer, call, sample, group, f0 - (m1 - 1) * layer.step, width, c0, c1, workspace)
-                    # a single piece serves all blocks
-                    loaded = layer.piece_taps >= layer.taps and layer.piece_channels >= layer.channels
-                product[real](layer, call, block, w, x, ldx, c0, c1, m0, m1, f1 - f0, columns)
-                c0 = c1
-            m0 = m1
-        f = f0
-        while f < f1:
-            n, within, run = sample, f, f1 - f
-            if call.merged:
-                n = f // call.columns
-                within = f % call.columns
-                run = min(run, call.columns - within)
-            if within + run > call.margin:      # in a merged batch, a sample's margin holds no columns of its own
-                if within < call.margin:
-                    run -= call.margin - within
-                    f += call.margin - within
-                    within = call.margin
-                gather[real](layer, call, block, n, group, call.first + within - call.margin,
-                             call.first + within - call.margin + run, columns + f - f0, sources, bias)
-            f += run
+    i = call.first - call.margin        # the input sample of column f is i + f
+    while f0 < end:
+        f1 = end
+        in_place = layer.in_place and call.sl == 1 and not call.merged
+        if in_place:
+            # [f0, end) inside the signal, with a vector to spare, is read where it lies; the edges are copied
+            lo = (layer.taps - 1) * layer.step - i
+            hi = call.length - 16 - i
+            in_place = lo <= f0 < hi
+            if f0 < lo < hi:
+                f1 = min(f1, lo)
+            elif in_place:
+                f1 = min(f1, hi)
+        loaded = False
+        for b in range(part * call.blocks_per_item, b1):
+            block = &layer.blocks[b]
+            m0 = 0
+            while m0 < layer.taps:
+                m1 = min(m0 + layer.piece_taps, layer.taps)
+                c0 = 0
+                while c0 < layer.channels:
+                    c1 = min(c0 + layer.piece_channels, layer.channels)
+                    f = f0 - (m1 - 1) * layer.step
+                    if in_place:
+                        x = (<const real *>call.x + sample * call.sn + (group * layer.channels + c0) * call.sc + i + f)
+                        ldx = call.sc
+                        next, ldnext = x + AHEAD * ldx, ldx
+                    elif not loaded:
+                        x, ldx = workspace, call.ldx
+                        load[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step, c0, c1, workspace)
+                        # a single piece serves all blocks
+                        loaded = layer.piece_taps >= layer.taps and layer.piece_channels >= layer.channels
+                        next, ldnext = x, ldx
+                        if call.sl == 1 and not call.merged and loaded:
+                            # the same rows of the next tile
+                            next = (<const real *>call.x + sample * call.sn + group * layer.channels * call.sc
+                                    + i + f + call.tile)
+                            ldnext = call.sc
+                    product[real](layer, call, block, w, x, ldx, next, ldnext, c0, c1, m0, m1, f1 - f0, columns)
+                    next, ldnext = x + AHEAD * ldx, ldx
+                    c0 = c1
+                m0 = m1
+            f = f0
+            while f < f1:
+                n, within, run = sample, f, f1 - f
+                if call.merged:
+                    n = f // call.columns
+                    within = f % call.columns
+                    run = min(run, call.columns - within)
+                if within < call.margin:    # in a merged batch, a sample's margin holds no columns of its own
+                    skip = min(run, call.margin - within)
+                    f, within, run = f + skip, within + skip, run - skip
+                if run > 0:
+                    gather[real](layer, call, block, n, group, i + within, i + within + run, columns + f - f0,
+                                 sources, bias)
+                f += run
+        f0 = f1
 
 
 cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int threads, void **workspaces,
@@ -468,7 +517,6 @@ cdef class Kernel:
 
     cdef Layer layer
     cdef readonly object plan
-    cdef object keep        # arrays the pointers above point into
     cdef object packed
     cdef bint double_precision
 
@@ -479,14 +527,12 @@ cdef class Kernel:
         free(self.layer.blocks)
 
     def __init__(self, plan, weight, Py_ssize_t groups, Py_ssize_t left):
-        cdef const int64_t[::1] offsets = plan.offsets
         cdef const int64_t[::1] slots = plan.slots
         cdef const int64_t[:, ::1] table = plan.blocks
         cdef Py_ssize_t b
         cdef Block *block
         cdef Layer *layer = &self.layer
         self.plan = plan
-        self.keep = (plan.offsets, plan.slots)
         layer.direct = plan.kernel == "direct"
         layer.consecutive = plan.consecutive
         layer.in_place = plan.in_place
@@ -496,7 +542,7 @@ cdef class Kernel:
         layer.stride, layer.taps, layer.step = plan.stride, plan.taps, plan.step
         layer.piece_channels, layer.piece_taps = plan.piece_channels, plan.piece_taps
         layer.group_size, layer.nblocks = plan.group_size, table.shape[0]
-        layer.offsets, layer.slots = &offsets[0], &slots[0]
+        layer.slots = &slots[0]
         layer.left = left * plan.parts
         layer.most_rows = 0
         layer.blocks = <Block *>malloc(layer.nblocks * sizeof(Block))
@@ -554,15 +600,25 @@ cdef class Run:
 
     cdef Kernel kernel
     cdef Call call
-    cdef object keep
+    cdef object keep        # arrays that pointers in `call` point into
     cdef Py_ssize_t items
     cdef readonly bint leaves_gaps     # some output positions belong to no tap: fill y with the bias first
+
+    def __cinit__(self):
+        self.call.entries = NULL
+
+    def __dealloc__(self):
+        free(self.call.entries)
 
     def __init__(self, Kernel kernel, tiling, Py_ssize_t batch, Py_ssize_t length, Py_ssize_t out_length, sources):
         cdef Call *call = &self.call
         cdef const int64_t[::1] before = sources[0]
         cdef const int64_t[::1] after = sources[1]
         cdef const unsigned char[::1] raw = kernel.packed.view(np.uint8)
+        cdef const int64_t[::1] offsets = kernel.plan.offsets
+        cdef const int64_t[::1] slots = kernel.plan.slots
+        cdef Py_ssize_t S = kernel.layer.stride, left = kernel.layer.left, e
+        cdef Entry *entry
         self.kernel = kernel
         self.keep = sources
         self.leaves_gaps = not kernel.plan.filled
@@ -577,10 +633,19 @@ cdef class Run:
         call.after = &after[0] if call.hr else NULL
         call.ldx = _leading(call.tile + (kernel.layer.piece_taps - 1) * kernel.layer.step)
         call.ldc = _leading(call.tile)
+        call.entries = <Entry *>malloc(offsets.shape[0] * sizeof(Entry))
+        if call.entries == NULL:
+            raise MemoryError("no memory for the table of entries")
+        for e in range(offsets.shape[0]):
+            entry = &call.entries[e]
+            entry.slot, entry.phase, entry.shift = slots[e], offsets[e] % S, offsets[e] // S
+            entry.first = -floor_div(entry.phase - left, S)
+            entry.last = floor_div(left + call.out_length - 1 - entry.phase, S) + 1
         self.items = (1 if call.merged else batch) * kernel.layer.groups * call.tiles
 
     def __call__(self, x, y, bias, int threads):
         """Fill y, C-contiguous, from x, any strides; both of the compute type, bias C-contiguous or None."""
+        global _parallel
         cdef Call call = self.call          # one copy a caller: calls may run side by side
         cdef Layer *layer = &self.kernel.layer
         cdef Py_buffer xb, yb, bb
@@ -610,6 +675,8 @@ cdef class Run:
                     PyObject_GetBuffer(bias, &bb, PyBUF_STRIDED_RO)
                     call.bias = bb.buf
                     PyBuffer_Release(&bb)       # the caller holds it
+                if threads > 1:
+                    _parallel = True
                 try:
                     while taken < threads:
                         workspaces[taken] = _take_workspace()

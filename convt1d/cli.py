@@ -1,0 +1,583 @@
+# SPDX-License-Identifier: MIT
+"""The command line: ``convt1d demo``, ``convt1d apply``, ``convt1d info``.
+
+    arguments -> files opened -> everything checked -> computed piece by piece -> one file, whole or none
+
+Whatever the user got wrong becomes one line on stderr and exit code 2; Ctrl-C is exit code 130.
+"""
+
+import argparse
+import contextlib
+import importlib.resources
+import os
+import secrets
+import statistics
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+
+# scipy.io, scipy.signal and matplotlib are imported where they are used: --help and --version stay quick.
+
+OPTIONS = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
+
+# Work between two progress reports, in multiply-adds: tens of milliseconds. Less would show in the run time,
+# more would make a report, or the answer to Ctrl-C, late.
+PIECE = 2**28
+# Reading and writing one sample takes about as long as this many multiply-adds.
+SAMPLE_COST = 16
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are one line, printed by `main` like all others."""
+
+    def error(self, message):
+        raise ValueError(f"{message} (see {self.prog} --help)")
+
+
+class _Status:
+    """One line on stderr, from the first second on, if stderr is a terminal."""
+
+    def __init__(self):
+        self._start = time.monotonic()
+        self._shown = False
+
+    def show(self, text):
+        if sys.stderr.isatty() and time.monotonic() - self._start > 1:
+            print(f"\rconvt1d: {text:<20}", end="", file=sys.stderr, flush=True)
+            self._shown = True
+
+    def clear(self):
+        if self._shown:
+            print("\r" + " " * 30 + "\r", end="", file=sys.stderr, flush=True)
+
+
+def main(argv=None):
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : list of str, optional
+        Arguments without the program's name; `sys.argv[1:]` by default.
+
+    Returns
+    -------
+    int
+        Exit code: 0, 1 (the demo's result is wrong), 2 (bad arguments or files) or 130 (Ctrl-C).
+    """
+    parser = _parser()
+    try:
+        args = parser.parse_args(argv)
+        if args.run is None:
+            parser.print_help(sys.stderr)
+            return 2
+        return args.run(args)
+    except (ValueError, TypeError, OSError, MemoryError) as error:
+        print(f"convt1d: error: {_one_line(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("convt1d: interrupted", file=sys.stderr)
+        return 130
+
+
+def _one_line(error):
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        text = f"{error.filename}: {error.strerror}"
+    else:
+        text = str(error) or type(error).__name__
+    if isinstance(error, MemoryError):
+        text = f"not enough memory: {text}"
+    return " ".join(text.split())
+
+
+def _parser():
+    from . import __version__
+
+    parser = _Parser(
+        prog="convt1d",
+        description="1-D transposed convolution of NumPy arrays and wave files.",
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=None)
+    parser.add_argument("--version", action="version", version=f"convt1d {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="{demo,apply,info}")
+
+    demo = commands.add_parser(
+        "demo",
+        help="upsample a real signal, check the result, time a vocoder layer",
+        description="Upsample an electrocardiogram 8 times, compare with scipy.signal.upfirdn, "
+        "and time a HiFi-GAN layer.",
+        allow_abbrev=False,
+    )
+    demo.add_argument(
+        "--plot", metavar="FILE", type=Path, help="picture (.png, .pdf, .svg); replaced if it exists"
+    )
+    demo.set_defaults(run=_demo)
+
+    apply = commands.add_parser(
+        "apply",
+        help="apply weights to a .npy or .wav file",
+        description="Apply a transposed convolution to a .npy or .wav file.",
+        epilog=(
+            "Shapes: the weights are (C_in, C_out/groups, K). A .npy input is (L,), (C, L) or (N, C, L), and "
+            "the output keeps that form; only (L,) becomes (C_out, L_out) if C_out > 1. "
+            "Wave files: integer samples are scaled to [-1, 1); the output is 32-bit float, and its rate is "
+            "the input's times the stride. A .npz file holds the array weight and may hold bias, stride, "
+            "padding, output_padding, groups, dilation and padding_mode; options given here win."
+        ),
+        allow_abbrev=False,
+    )
+    apply.add_argument("--weights", metavar="FILE", type=Path, required=True, help=".npz or .npy")
+    apply.add_argument("--input", metavar="FILE", type=Path, required=True, help=".npy or .wav")
+    apply.add_argument("--output", metavar="FILE", type=Path, required=True, help=".npy or .wav")
+    apply.add_argument("--bias", metavar="FILE", type=Path, help=".npy of shape (C_out,)")
+    apply.add_argument("--stride", metavar="INT", type=int, help="default 1")
+    apply.add_argument(
+        "--padding", metavar="INT", type=int, nargs="+", help="one for both ends, or left, right; default 0"
+    )
+    apply.add_argument("--output-padding", metavar="INT", type=int, help="default 0")
+    apply.add_argument("--groups", metavar="INT", type=int, help="default 1")
+    apply.add_argument("--dilation", metavar="INT", type=int, help="default 1")
+    apply.add_argument("--padding-mode", metavar="MODE", help="zeros (default), reflect, replicate, circular")
+    apply.add_argument(
+        "--per-channel",
+        action="store_true",
+        help="apply weights of one input channel to each channel by itself; output channel c*C_out + o is "
+        "output o of input channel c",
+    )
+    apply.add_argument("--rate", metavar="HZ", type=int, help="sample rate of a .npy input, for .wav output")
+    apply.add_argument("--workers", metavar="INT", type=int, help="threads; default: the machine's choice")
+    apply.add_argument("--force", action="store_true", help="overwrite the output file")
+    apply.set_defaults(run=_apply)
+
+    info = commands.add_parser(
+        "info",
+        help="print versions, BLAS, SIMD level, threads and tile policy",
+        description="Print what a bug report should contain.",
+        allow_abbrev=False,
+    )
+    info.set_defaults(run=_info)
+    return parser
+
+
+# info -------------------------------------------------------------------------------------------------------
+
+
+def _info(args):
+    from . import info
+
+    lines = info.describe()
+    width = max(map(len, lines))
+    for name, value in lines.items():
+        print(f"{name:<{width}}  {value}")
+    return 0
+
+
+# demo -------------------------------------------------------------------------------------------------------
+
+
+def windowed_sinc(stride, zero_crossings=8):
+    """Interpolation filter for upsampling by `stride`.
+
+    Parameters
+    ----------
+    stride : int
+        Upsampling factor.
+    zero_crossings : int, optional
+        Half the filter's length, in input samples.
+
+    Returns
+    -------
+    numpy.ndarray, shape (K,)
+        Symmetric filter, ``K = (2*zero_crossings + 1)*stride``: with ``padding = zero_crossings*stride`` the
+        output has exactly ``L*stride`` samples, and sample ``t`` lies at input position
+        ``(t - (stride - 1)/2) / stride``.
+
+    Notes
+    -----
+    Each output sample sees one phase of the filter, the taps ``k % stride == j``. Every phase has sum 1, so a
+    constant stays constant.
+    """
+    kernel_size = (2 * zero_crossings + 1) * stride
+    position = (np.arange(kernel_size) - (kernel_size - 1) / 2) / stride  # in input samples
+    phases = (np.sinc(position) * np.kaiser(kernel_size, 8.0)).reshape(-1, stride)
+    return (phases / phases.sum(axis=0)).ravel()
+
+
+def _demo(args):
+    figure = None if args.plot is None else _new_figure(args.plot)  # a bad FILE is told before any work
+    import scipy.signal
+
+    from . import ConvTranspose1d
+
+    with importlib.resources.files("convt1d").joinpath("data/ecg.npy").open("rb") as file:
+        ecg = np.load(file, allow_pickle=False).astype(np.float64)
+    stride = 8
+    taps = windowed_sinc(stride)
+    padding = (taps.size - stride) // 2
+
+    def upsample(mode):
+        layer = ConvTranspose1d(
+            1, 1, taps.size, stride, padding, bias=False, padding_mode=mode, dtype=np.float64
+        )
+        layer.weight = taps.reshape(1, 1, -1)
+        return layer(ecg[np.newaxis])[0]
+
+    upsampled = upsample("reflect")
+    print(
+        f"ECG, {ecg.size} samples -> {upsampled.size}: depthwise layer, windowed sinc, kernel {taps.size}, "
+        f"stride {stride}, padding {padding}, padding_mode reflect"
+    )
+    expected = scipy.signal.upfirdn(taps, ecg, up=stride)[padding : padding + upsampled.size]
+    inside = slice(taps.size, -taps.size)  # further than the filter reaches from either end
+    deviation = np.abs(upsampled - expected)[inside].max() / np.abs(ecg).max()
+    print(f"  largest deviation from scipy.signal.upfirdn, relative to the signal's peak: {deviation:.1e}")
+    if not deviation < 1e-12:
+        print("convt1d: this result is WRONG: float64 rounding explains about 1e-15", file=sys.stderr)
+        return 1
+
+    length, runs = 200, 9
+    layer = ConvTranspose1d(512, 256, 16, stride=8, padding=4, rng=0)
+    x = np.random.default_rng(0).standard_normal((1, 512, length), dtype=np.float32)
+    layer(x)  # the first call packs the weights and starts the threads
+    seconds = []
+    for _ in range(runs):
+        start = time.perf_counter()
+        layer(x)
+        seconds.append(time.perf_counter() - start)
+    median = statistics.median(seconds)
+    flops = 2 * 512 * 256 * 16 * length
+    print(f"HiFi-GAN layer, 512 -> 256 channels, kernel 16, stride 8, padding 4, {length} samples, float32")
+    print(f"  median of {runs} runs: {1e3 * median:.2f} ms, {flops / median / 1e9:.1f} GFLOP/s")
+
+    if figure is not None:
+        modes = ("zeros", "reflect", "replicate", "circular")
+        _draw(figure, ecg, {mode: upsample(mode) for mode in modes}, stride)
+        kind = _suffix(args.plot)[1:]
+        _write_whole(args.plot, lambda file: figure.savefig(file, format=kind), force=True)
+        print(f"wrote {args.plot}")
+    return 0
+
+
+def _new_figure(path):
+    try:
+        from matplotlib.figure import Figure  # not pyplot: no window, no global state
+    except ImportError as error:
+        raise ValueError(f"--plot needs matplotlib ({error}): pip install 'convt1d[plot]'") from error
+    figure = Figure(figsize=(10, 7), dpi=150, layout="constrained")
+    _check_suffix("--plot", path, (".png", ".pdf", ".svg"))
+    _check_output("--plot", path, sources=[], force=True)
+    return figure
+
+
+def _draw(figure, signal, upsampled, stride):
+    """Draw a stretch of the upsampled signal above its two ends in all padding modes."""
+    at = np.arange(signal.size)
+    at_upsampled = (np.arange(signal.size * stride) - (stride - 1) / 2) / stride
+    axes = figure.subplot_mosaic([["stretch", "stretch"], ["left", "right"]])
+
+    axis = axes["stretch"]
+    axis.plot(at_upsampled, upsampled["reflect"], color="C0", label=f"upsampled {stride}×")
+    axis.plot(at, signal, "o", color="black", markersize=4, label="input samples")
+    axis.set(xlim=(164.5, 225.5), title="Electrocardiogram, one beat", xlabel="time (input samples)")
+    axis.legend(loc="upper right", frameon=False)
+
+    # Modes that nearly coincide stay visible: wide and pale below, thin and dashed above.
+    styles = {
+        "zeros": {"color": "C3", "linewidth": 1.5},
+        "circular": {"color": "C2", "linewidth": 1.5},
+        "replicate": {"color": "C1", "linewidth": 3.5, "alpha": 0.6},
+        "reflect": {"color": "C0", "linewidth": 1.5, "linestyle": "--"},
+    }
+    ends = (("left", -0.8, "First samples"), ("right", signal.size - 9.4, "Last samples"))
+    for name, first, title in ends:
+        axis = axes[name]
+        for mode, style in styles.items():
+            axis.plot(at_upsampled, upsampled[mode], label=mode, **style)
+        axis.plot(at, signal, "o", color="black", markersize=4, label="input samples")
+        axis.set(xlim=(first, first + 9.2), ylim=(-105, -42), xlabel="time (input samples)")
+        axis.set_title(f"{title}, by padding mode")
+    axes["left"].legend(loc="upper right", frameon=False)
+    for axis in axes.values():
+        axis.set_ylabel("amplitude (int16 units)")
+        axis.grid(alpha=0.3)
+
+
+# apply ------------------------------------------------------------------------------------------------------
+
+
+def _apply(args):
+    from . import conv_transpose1d
+
+    sources = [path for path in (args.input, args.weights, args.bias) if path is not None]
+    _check_suffix("--weights", args.weights, (".npz", ".npy"))
+    _check_suffix("--input", args.input, (".npy", ".wav"))
+    _check_suffix("--output", args.output, (".npy", ".wav"))
+    _check_output("--output", args.output, sources, args.force)
+    if args.bias is not None:
+        _check_suffix("--bias", args.bias, (".npy",))
+
+    weight, bias, options = _settings(args)
+    x, rate, prepare = _open_input(args)
+    to_wav = _suffix(args.output) == ".wav"
+    form = x.ndim
+    x = x.reshape((1,) * (3 - form) + x.shape)
+    batch, channels, length = x.shape
+    if args.per_channel:
+        if weight.ndim == 3 and weight.shape[0] != 1:
+            raise ValueError(f"--per-channel needs weights of shape (1, C_out, K), got {weight.shape}")
+        x = x.reshape(batch * channels, 1, length)
+    elif weight.ndim == 3 and weight.shape[0] != channels:
+        hint = "; --per-channel applies them to each channel" if weight.shape[0] == 1 else ""
+        raise ValueError(
+            f"--input {args.input} has {channels} channel(s), but the weights take {weight.shape[0]}{hint}"
+        )
+
+    def convolve(piece):
+        return conv_transpose1d(prepare(piece), weight, bias, **options, workers=args.workers)
+
+    # An empty batch passes every check, costs nothing and tells the result's shape and type.
+    nothing = convolve(x[:0])
+    stride = options.get("stride", 1)
+    c_out, length_out = nothing.shape[1:]
+    if to_wav:
+        if batch != 1:
+            raise ValueError(f"a .wav output holds one signal, --input {args.input} is a batch of {batch}")
+        if nothing.dtype.kind == "c":
+            raise ValueError(f"a .wav output holds real samples, but the result is {nothing.dtype}")
+        _check_wav(x.shape[0] * c_out, length_out, rate * stride)
+        frames = np.empty((length_out, x.shape[0] * c_out), dtype=np.float32)
+        y = frames.T.reshape(x.shape[0], c_out, length_out)  # a view: filling y interleaves the channels
+    else:
+        y = np.empty((x.shape[0], c_out, length_out), dtype=nothing.dtype)
+
+    status = _Status()
+    try:
+        for done in _convolve_in_pieces(convolve, x, y, weight.shape[2], options):
+            status.show(f"{100 * done:3.0f} %")
+        status.show("writing")
+        if to_wav:
+            from scipy.io import wavfile
+
+            _write_whole(args.output, lambda file: wavfile.write(file, rate * stride, frames), args.force)
+            count = frames.shape[1]
+            print(f"wrote {args.output}: {count} channel(s) of {length_out} samples, {rate * stride} Hz")
+        else:
+            y = y.reshape(batch, c_out * channels if args.per_channel else c_out, length_out)
+            if form == 1 and y.shape[1] == 1:
+                y = y[0, 0]
+            elif form < 3:
+                y = y[0]
+            _write_whole(args.output, lambda file: np.save(file, y, allow_pickle=False), args.force)
+            print(f"wrote {args.output}: {y.dtype}, shape {y.shape}")
+    finally:
+        status.clear()
+    return 0
+
+
+def _convolve_in_pieces(convolve, x, y, kernel_size, options):
+    """Fill `y` with ``convolve(x)``, some samples or part of one at a time, and yield the share done.
+
+    Piece ``[m0, m1)`` of a long signal completes the outputs ``[m0*stride - left, m1*stride - left)``. They
+    are computed from a longer stretch, and what its own ends touch is dropped::
+
+        input            [--------|reach|--- m0 .. m1 ---|reach|--------]
+        output of the stretch     [ dropped |   kept   | dropped ]
+
+    At a true end of the signal nothing is dropped, and the padding mode does its work. A circular signal is
+    not cut: its left end would need its right one.
+    """
+    stride, dilation = options.get("stride", 1), options.get("dilation", 1)
+    padding, output_padding = options.get("padding", 0), options.get("output_padding", 0)
+    left, right = padding if isinstance(padding, tuple) else (padding, padding)
+    reach = (dilation * (kernel_size - 1) + output_padding + left + right) // stride + 2
+
+    (rows, c_in, length), (_, c_out, length_out) = x.shape, y.shape
+    cost = c_in * c_out // options.get("groups", 1) * kernel_size + SAMPLE_COST * (c_in + c_out * stride)
+    if length * cost <= PIECE or options.get("padding_mode") == "circular":
+        step_rows, step = max(1, PIECE // (length * cost)), length
+    else:
+        step_rows, step = 1, max(PIECE // cost, 8 * reach)
+
+    for row in range(0, rows, step_rows):
+        for m0 in range(0, length, step):
+            m1 = min(m0 + step, length)
+            start = max(0, m0 - reach)
+            first = max(0, m0 * stride - left) if m0 else 0
+            last = min(length_out, m1 * stride - left) if m1 < length else length_out
+            if first < last:
+                z = convolve(x[row : row + step_rows, :, start : m1 + reach])
+                z = z[..., first - start * stride : last - start * stride]
+                _store(z, y[row : row + step_rows, :, first:last])
+            yield min(1, (row + step_rows * m1 / length) / rows)
+
+
+def _store(values, target):
+    try:
+        with np.errstate(over="raise"):  # float64 results go to a wave file as float32
+            target[...] = values
+    except FloatingPointError:
+        raise ValueError("the result exceeds the range of 32-bit float samples; use .npy") from None
+
+
+def _settings(args):
+    """Return weight, bias or None, and the options: those given, else those stored beside the weights."""
+    weight, bias, options = _load_weights(args.weights)
+    if args.bias is not None:
+        bias = _load_npy("--bias", args.bias)
+    options |= {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
+    for name, value in options.items():
+        if isinstance(value, list):  # one int in a list stands for the int; a pair is a tuple
+            options[name] = value[0] if len(value) == 1 else tuple(value)
+    return weight, bias, options
+
+
+def _open_input(args):
+    """Return samples (mapped if possible), their rate or None, and what makes an array of a piece."""
+    if _suffix(args.input) == ".wav":
+        x, rate = _load_wav(args.input)
+        prepare = pcm_to_float
+    else:
+        x, rate = _load_npy("--input", args.input, mmap_mode="r"), args.rate
+        prepare = np.asarray
+    if args.rate is not None and (_suffix(args.input), _suffix(args.output)) != (".npy", ".wav"):
+        raise ValueError("--rate is only for a .npy input with a .wav output")
+    if rate is None and _suffix(args.output) == ".wav":
+        raise ValueError("a .wav output needs --rate, the sample rate of the .npy input")
+    if not 1 <= x.ndim <= 3:
+        raise ValueError(f"--input {args.input} must have shape (L,), (C, L) or (N, C, L), got {x.shape}")
+    return x, rate, prepare
+
+
+def _load_weights(path):
+    """Return weight, bias or None, and the options stored beside them."""
+    if _suffix(path) == ".npy":
+        return _load_npy("--weights", path), None, {}
+    known = ["weight", "bias", *OPTIONS]
+    with _reading("--weights", path), path.open("rb") as file:
+        arrays = np.load(file, allow_pickle=False)
+        if isinstance(arrays, np.ndarray):
+            raise ValueError("it holds a single array: name it .npy")
+        if unknown := sorted(set(arrays) - set(known)):
+            raise ValueError(f"unknown arrays {unknown}; known are {known}")
+        if "weight" not in arrays:
+            raise ValueError("it has no array named weight")
+        arrays = dict(arrays)
+        weight, bias = arrays.pop("weight"), arrays.pop("bias", None)
+        for name, value in arrays.items():
+            if value.ndim > 1 or value.size > 2:
+                raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
+        return weight, bias, {name: value.tolist() for name, value in arrays.items()}
+
+
+def _load_npy(option, path, mmap_mode=None):
+    with _reading(option, path):
+        if mmap_mode is not None:
+            return np.lib.format.open_memmap(path, mode=mmap_mode)
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _load_wav(path):
+    """Return the samples as the file has them, shape (C, L) or for one channel (L,), and their rate."""
+    from scipy.io import wavfile
+
+    with _reading("--input", path), warnings.catch_warnings():
+        warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are not samples
+        try:
+            rate, frames = wavfile.read(path, mmap=True)
+        except ValueError:
+            # 24-bit samples cannot be mapped. A file that ends too early comes here as well.
+            warnings.filterwarnings("error", "Reached EOF prematurely", wavfile.WavFileWarning)
+            rate, frames = wavfile.read(path)
+        return frames.T, rate
+
+
+def pcm_to_float(samples):
+    """Scale integer samples of a wave file to [-1, 1).
+
+    Parameters
+    ----------
+    samples : numpy.ndarray
+        uint8 around 128, or int16, int32, int64 around 0 (SciPy reads 24-bit samples as int32); or float.
+
+    Returns
+    -------
+    numpy.ndarray
+        float32 for 8 and 16 bits, float64 for more: float32 would round the largest 32-bit sample up to 1.
+        Float samples keep their values and type.
+    """
+    if samples.dtype.kind == "f":
+        return np.asarray(samples, dtype=samples.dtype.newbyteorder("="))
+    bits = 8 * samples.dtype.itemsize
+    scaled = samples.astype(np.float32 if bits <= 16 else np.float64)
+    if samples.dtype.kind == "u":
+        scaled -= 2 ** (bits - 1)
+    scaled /= 2 ** (bits - 1)
+    return scaled
+
+
+@contextlib.contextmanager
+def _reading(option, path):
+    """Turn what a damaged file raises (struct.error, zlib.error, BadZipFile...) into a ValueError."""
+    try:
+        yield
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:
+        raise ValueError(f"{option} {path} cannot be read: {error}") from error
+
+
+def _suffix(path):
+    return path.suffix.lower()
+
+
+def _check_suffix(option, path, known):
+    if _suffix(path) not in known:
+        raise ValueError(f"{option} must end in {' or '.join(known)}, got {path}")
+
+
+def _check_output(option, path, sources, force):
+    """Refuse now what could not be written, or should not be, after the work."""
+    if path.exists():
+        for source in sources:
+            if path.samefile(source):
+                raise ValueError(f"{option} {path} is also an input file")
+        if not path.is_file():
+            raise ValueError(f"{option} {path} exists and is not a file")
+        if not force:
+            raise ValueError(f"{option} {path} exists; --force overwrites it")
+    folder = Path(os.path.realpath(path)).parent
+    if not folder.is_dir():
+        raise ValueError(f"{option} {path}: there is no folder {folder}")
+    if not os.access(folder, os.W_OK):
+        raise ValueError(f"{option} {path}: the folder {folder} is not writable")
+
+
+def _check_wav(channels, length, rate):
+    """Refuse what the header of a wave file cannot say; `rate` is the output's."""
+    if rate < 1:
+        raise ValueError(f"the sample rate must be at least 1, got {rate} for the output")
+    if 4 * channels > 0xFFFF:
+        raise ValueError(f"a .wav output holds at most {0xFFFF // 4} channels, got {channels}; use .npy")
+    if 4 * channels * rate > 0xFFFFFFFF:
+        raise ValueError(f"a .wav output cannot state {channels} channels at {rate} Hz: over 4 GiB a second")
+    if 4 * channels * length > 0xFFFFFFFF - 100:
+        raise ValueError(f"a .wav output holds at most 4 GiB, got {channels} x {length} samples; use .npy")
+
+
+def _write_whole(path, write, force):
+    """Call ``write(file)`` on a temporary file beside `path`, then give it that name: all or nothing."""
+    path = Path(os.path.realpath(path))  # replace what a link points to, not the link
+    temporary = path.with_name(f".convt1d-{secrets.token_hex(8)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            write(file)
+        if not force and path.exists():
+            raise ValueError(f"{path} appeared in the meantime; --force overwrites it")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -1,0 +1,39 @@
+# SPDX-License-Identifier: MIT
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from convt1d import dispatch
+
+def machine() -> dispatch.Machine: ...
+def openmp_threads() -> int: ...
+def built_with_openmp() -> bool: ...
+def release_workspaces() -> int: ...
+
+class Kernel:
+    plan: dispatch.Plan
+    def __init__(self, plan: dispatch.Plan, weight: NDArray[np.inexact], groups: int, left: int) -> None: ...
+    def prepare(
+        self,
+        tiling: dispatch.Tiling,
+        batch: int,
+        length: int,
+        out_length: int,
+        sources: Sequence[NDArray[np.int64]],
+    ) -> Run: ...
+
+class Run:
+    leaves_gaps: bool
+    def __init__(
+        self,
+        kernel: Kernel,
+        tiling: dispatch.Tiling,
+        batch: int,
+        length: int,
+        out_length: int,
+        sources: Sequence[NDArray[np.int64]],
+    ) -> None: ...
+    def __call__(
+        self, x: NDArray[np.inexact], y: NDArray[np.inexact], bias: NDArray[np.inexact] | None, threads: int
+    ) -> None: ...
