@@ -56,7 +56,17 @@ cdef extern from "_simd.h" nogil:
 cdef enum:
     MOST_THREADS = 256
 
-cdef int LEVEL = simd_level()
+
+
+cdef int _level() except -1:
+    """The processor's SIMD level, or the lower one that CONVT1D_SIMD asks for."""
+    wanted = os.environ.get("CONVT1D_SIMD", "")
+    if wanted not in ("", "0", "1", "2"):
+        raise ValueError(f"CONVT1D_SIMD must be 0, 1 or 2, got {wanted!r}")
+    return min(simd_level(), int(wanted)) if wanted else simd_level()
+
+
+cdef int LEVEL = _level()
 
 
 def machine():

@@ -1,0 +1,743 @@
+# SPDX-License-Identifier: MIT
+"""The command line as a user runs it, against `scipy.signal.upfirdn` and the package's own function."""
+
+import importlib.resources
+import io
+import os
+import re
+import subprocess
+import sys
+import wave
+
+import numpy as np
+import pytest
+import scipy.signal
+from scipy.io import wavfile
+
+import convt1d
+from convt1d import cli, info
+
+RATE = 360  # of no meaning: the sample rate of the ECG is unknown
+TAPS = cli.windowed_sinc(8)
+PADDING = (TAPS.size - 8) // 2
+
+
+@pytest.fixture
+def ecg():
+    with importlib.resources.files("convt1d").joinpath("data/ecg.npy").open("rb") as file:
+        return np.load(file)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Call `main` in an empty folder; returns exit code, stdout, stderr."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*argv):
+        code = cli.main([str(arg) for arg in argv])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def apply(run):
+    """`convt1d apply --weights w.npy --input x.npy --output y.npy`, or with changes; returns the output."""
+
+    def apply(*argv, weights="w.npy", input="x.npy", output="y.npy"):
+        code, out, err = run("apply", "--weights", weights, "--input", input, "--output", output, *argv)
+        assert (code, err) == (0, "")
+        assert out.startswith(f"wrote {output}: ")
+        return wavfile.read(output) if output.endswith(".wav") else np.load(output)
+
+    return apply
+
+
+def command(*argv, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "convt1d", *argv],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def upsampled(x):
+    """8 times, zeros outside; `x` is (L,)."""
+    return scipy.signal.upfirdn(TAPS, x, up=8)[PADDING : PADDING + 8 * x.size]
+
+
+def integers(shape, seed=0):
+    return np.random.default_rng(seed).integers(-9, 10, shape).astype(np.float64)
+
+
+# general ----------------------------------------------------------------
+
+
+def test_version_help_info(tmp_path):
+    done = command("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"convt1d {convt1d.__version__}\n", "")
+    done = command("info", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert np.__version__ in done.stdout
+    assert len(done.stdout.splitlines()) == len(info.describe())
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["apply", "--help"], ["info", "--help"]])
+def test_help(argv, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(argv)
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: convt1d")
+
+
+def test_no_command(run):
+    code, out, err = run()
+    assert (code, out) == (2, "")
+    assert err.startswith("usage: convt1d")
+
+
+# demo ----------------------------------------------------------------
+
+
+def test_demo(tmp_path):
+    done = command("demo", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert float(re.search(r"peak: (\S+)", done.stdout)[1]) < 1e-12
+    assert float(re.search(r"(\S+) GFLOP/s", done.stdout)[1]) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_demo_notices_a_wrong_result(run, monkeypatch):
+    right = scipy.signal.upfirdn
+    monkeypatch.setattr(scipy.signal, "upfirdn", lambda *args, **kwargs: right(*args, **kwargs) + 1e-6)
+    code, _, err = run("demo")
+    assert code == 1
+    assert "WRONG" in err
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_demo_plot(run, tmp_path, suffix):
+    pytest.importorskip("matplotlib")
+    (tmp_path / f"p.{suffix}").write_text("an older picture")
+    code, out, err = run("demo", "--plot", f"p.{suffix}")
+    assert (code, err) == (0, "")
+    assert f"wrote p.{suffix}" in out
+    content = (tmp_path / f"p.{suffix}").read_bytes()
+    assert len(content) > 10_000
+    assert content.startswith(b"\x89PNG" if suffix == "png" else b"<?xml")
+
+
+def test_demo_plot_without_matplotlib(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    code, out, err = run("demo", "--plot", "p.png")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "pip install 'convt1d[plot]'" in err
+
+
+@pytest.mark.parametrize("path", ["p", "p.npy", "missing/p.png"])
+def test_demo_plot_bad_path(run, path):
+    pytest.importorskip("matplotlib")
+    code, out, err = run("demo", "--plot", path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "--plot" in err
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 8])
+def test_windowed_sinc(stride):
+    taps = cli.windowed_sinc(stride)
+    np.testing.assert_allclose(taps, taps[::-1], rtol=1e-13, atol=1e-16)
+    np.testing.assert_allclose(taps.reshape(-1, stride).sum(axis=0), 1, rtol=1e-14)
+    padding = 8 * stride
+    assert convt1d.output_length(100, taps.size, stride, padding) == 100 * stride
+
+
+# apply: what it computes ----------------------------------------------------------------
+
+
+def test_wave_file_as_a_user(tmp_path, ecg):
+    wavfile.write(tmp_path / "x.wav", RATE, ecg)
+    np.savez(tmp_path / "w.npz", weight=TAPS.reshape(1, 1, -1), stride=8, padding=PADDING)
+    done = command("apply", "--weights", "w.npz", "--input", "x.wav", "--output", "y.wav", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "wrote y.wav: 1 channel(s) of 8192 samples, 2880 Hz\n"
+    rate, y = wavfile.read(tmp_path / "y.wav")
+    assert (rate, y.dtype, y.shape) == (8 * RATE, np.float32, (8 * ecg.size,))
+    np.testing.assert_allclose(y, upsampled(ecg / 2**15), rtol=1e-7, atol=1e-12)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["w.npz", "x.wav", "y.wav"]
+
+
+def test_float32_weights(apply, ecg):
+    wavfile.write("x.wav", RATE, ecg)
+    np.save("w.npy", TAPS.reshape(1, 1, -1).astype(np.float32))
+    rate, y = apply("--stride", 8, "--padding", PADDING, input="x.wav", output="y.wav")
+    assert rate == 8 * RATE
+    expected = upsampled(ecg / 2**15)
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-6 * np.abs(expected).max())
+
+
+def write_pcm(path, width, values):
+    with wave.open(path, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(width)
+        file.setframerate(RATE)
+        file.writeframes(b"".join(int(v).to_bytes(width, "little", signed=width > 1) for v in values))
+
+
+@pytest.mark.parametrize("width", [1, 2, 3, 4])
+def test_pcm_scaling(apply, width):
+    half = 2 ** (8 * width - 1)
+    values = np.array([-half, -1, 0, 1, half // 3, half - 1], dtype=np.int64)
+    write_pcm("x.wav", width, values + half if width == 1 else values)
+    np.save("w.npy", np.ones((1, 1, 1), dtype=np.float32))
+    y = apply(input="x.wav")
+    assert y.dtype == (np.float32 if width <= 2 else np.float64)
+    np.testing.assert_array_equal(y, values / half)
+    assert y.max() < 1
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8"])
+def test_float_wave_is_not_scaled(apply, dtype):
+    x = np.array([0, 0.5, -1.25, 3e5, np.inf, np.nan]).astype(dtype)
+    wavfile.write("x.wav", RATE, x)
+    np.save("w.npy", np.ones((1, 1, 1), dtype=np.float32))
+    y = apply(input="x.wav")
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, x)
+
+
+def test_wave_with_other_chunks(apply, ecg):
+    wavfile.write("x.wav", RATE, ecg)
+    with open("x.wav", "r+b") as file:
+        content = file.read() + b"note\x04\x00\x00\x00abcd"
+        file.seek(0)
+        file.write(content[:4] + (len(content) - 8).to_bytes(4, "little") + content[8:])
+    np.save("w.npy", np.ones((1, 1, 1)))
+    np.testing.assert_array_equal(apply(input="x.wav"), ecg / 2**15)
+
+
+def test_stereo_per_channel(apply, ecg):
+    wavfile.write("x.wav", RATE, np.stack([ecg, ecg[::-1]], axis=1))
+    np.save("w.npy", TAPS.reshape(1, 1, -1))
+    argv = ["--per-channel", "--stride", 8, "--padding", PADDING]
+    rate, y = apply(*argv, input="x.wav", output="y.wav")
+    assert (rate, y.dtype, y.shape) == (8 * RATE, np.float32, (8 * ecg.size, 2))
+    expected = np.stack([upsampled(ecg / 2**15), upsampled(ecg[::-1] / 2**15)])
+    np.testing.assert_allclose(y.T, expected, rtol=1e-7, atol=1e-12)
+    y = apply(*argv, input="x.wav", output="y.npy")
+    assert y.dtype == np.float64
+    np.testing.assert_allclose(y, expected, rtol=1e-12, atol=1e-15)
+
+
+def test_stereo_mixed_by_the_weights(apply, ecg):
+    wavfile.write("x.wav", RATE, np.stack([ecg, ecg[::-1]], axis=1))
+    weight = integers((2, 3, 5))
+    np.save("w.npy", weight)
+    rate, y = apply("--stride", 2, input="x.wav", output="y.wav")
+    assert rate == 2 * RATE
+    x = np.stack([ecg, ecg[::-1]]) / 2**15
+    np.testing.assert_array_equal(y.T, convt1d.conv_transpose1d(x, weight, stride=2))
+
+
+def test_npy_to_wave(apply):
+    x = integers((2, 30))
+    np.save("x.npy", x)
+    np.save("w.npy", np.eye(2)[:, :, np.newaxis])
+    rate, y = apply("--rate", 8000, "--stride", 1, output="y.wav")
+    assert (rate, y.dtype) == (8000, np.float32)
+    np.testing.assert_array_equal(y.T, x)
+    np.save("x1.npy", x[np.newaxis])  # a batch of one is one signal
+    np.testing.assert_array_equal(apply("--rate", 8000, input="x1.npy", output="z.wav")[1], y)
+
+
+@pytest.mark.parametrize(
+    ("x_shape", "weight_shape", "y_shape"),
+    [
+        ((7,), (1, 1, 3), (9,)),
+        ((7,), (1, 2, 3), (2, 9)),
+        ((1, 7), (1, 1, 3), (1, 9)),
+        ((2, 7), (2, 3, 3), (3, 9)),
+        ((4, 2, 7), (2, 3, 3), (4, 3, 9)),
+        ((1, 2, 7), (2, 1, 3), (1, 1, 9)),
+        ((0, 2, 7), (2, 3, 3), (0, 3, 9)),
+    ],
+)
+def test_npy_shapes(apply, x_shape, weight_shape, y_shape):
+    x, weight = integers(x_shape), integers(weight_shape, seed=1)
+    np.save("x.npy", x)
+    np.save("w.npy", weight)
+    y = apply()
+    assert y.shape == y_shape
+    expected = convt1d.conv_transpose1d(x[np.newaxis] if x.ndim == 1 else x, weight)
+    np.testing.assert_array_equal(y, expected.reshape(y_shape))
+
+
+@pytest.mark.parametrize("x_shape", [(7,), (3, 7), (4, 3, 7), (0, 3, 7), (4, 0, 7)])
+def test_npy_per_channel(apply, x_shape):
+    x, weight, bias = integers(x_shape), integers((1, 2, 3), seed=1), integers((2,), seed=2)
+    np.save("x.npy", x)
+    np.save("w.npy", weight)
+    np.save("b.npy", bias)
+    y = apply("--per-channel", "--bias", "b.npy", "--stride", 2)
+    batch = x.reshape((1,) * (3 - x.ndim) + x.shape)
+    n, c, _ = batch.shape
+    assert y.shape == (*x_shape[:-2], c * 2, 15)
+    y = y.reshape(n, c * 2, 15)
+    for i in range(c):  # output channel i*C_out + o is output o of input channel i
+        expected = convt1d.conv_transpose1d(batch[:, i : i + 1], weight, bias, stride=2)
+        np.testing.assert_array_equal(y[:, 2 * i : 2 * i + 2], expected)
+
+
+@pytest.mark.parametrize(
+    ("x_dtype", "weight_dtype", "y_dtype"),
+    [
+        ("<f4", "<f4", "<f4"),
+        (">f4", "<f4", "<f4"),
+        ("<f8", "<f4", "<f8"),
+        ("<i2", "<f4", "<f4"),  # not scaled: only a wave file says what the largest integer means
+        ("<i8", "<i8", "<f8"),
+        ("<c8", "<f4", "<c8"),
+        ("<f2", "<f2", "<f2"),
+    ],
+)
+def test_npy_types(apply, x_dtype, weight_dtype, y_dtype):
+    np.save("x.npy", np.arange(5).astype(x_dtype))
+    np.save("w.npy", np.ones((1, 1, 1), dtype=weight_dtype))
+    y = apply()
+    assert y.dtype == y_dtype
+    np.testing.assert_array_equal(y, np.arange(5))
+
+
+def test_fortran_order_and_several_workers(apply):
+    x, weight = integers((3, 2, 50)), integers((2, 2, 4))
+    np.save("x.npy", np.asfortranarray(x))
+    np.save("w.npy", np.asfortranarray(weight))
+    y = apply("--workers", 2, "--stride", 3)
+    np.testing.assert_array_equal(y, convt1d.conv_transpose1d(x, weight, stride=3))
+
+
+def test_all_options(apply):
+    x, weight, bias = integers((4, 20)), integers((4, 3, 5), seed=1), integers((6,), seed=2)
+    np.save("x.npy", x)
+    np.save("w.npy", weight)
+    np.save("b.npy", bias)
+    y = apply(
+        *("--bias", "b.npy", "--stride", 3, "--padding", 2, 1, "--output-padding", 1, "--groups", 2),
+        *("--dilation", 2, "--padding-mode", "reflect", "--workers", 1),
+    )
+    expected = convt1d.conv_transpose1d(x, weight, bias, 3, (2, 1), 1, 2, 2, padding_mode="reflect")
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_stored_options_and_their_order(apply):
+    x, weight, bias = integers((4, 20)), integers((4, 3, 5), seed=1), integers((6,), seed=2)
+    np.save("x.npy", x)
+    stored = {"stride": [3], "padding": [2, 1], "output_padding": 1, "groups": 2, "dilation": 2}
+    np.savez_compressed("w.npz", weight=weight, bias=bias, padding_mode="circular", **stored)
+    y = apply(weights="w.npz")
+    expected = convt1d.conv_transpose1d(x, weight, bias, 3, (2, 1), 1, 2, 2, padding_mode="circular")
+    np.testing.assert_array_equal(y, expected)
+    # What the command line says wins.
+    np.save("b.npy", -bias)
+    argv = ["--stride", 4, "--padding", 0, "--bias", "b.npy", "--padding-mode", "zeros"]
+    y = apply(*argv, weights="w.npz", output="z.npy")
+    np.testing.assert_array_equal(y, convt1d.conv_transpose1d(x, weight, -bias, 4, 0, 1, 2, 2))
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "padding", "output_padding", "dilation"),
+    [
+        (16, 8, [4], 0, 1),
+        (3, 8, [0], 7, 1),
+        (2, 5, [20], 1, 1),
+        (7, 1, [0, 6], 0, 3),
+        (5, 2, [13, 2], 3, 4),
+        (4, 3, [2, 50], 2, 1),
+        (1, 1, [0], 0, 1),
+    ],
+)
+def test_pieces(apply, monkeypatch, mode, kernel_size, stride, padding, output_padding, dilation):
+    # Integers: the results are equal to the last bit wherever the signal is cut.
+    monkeypatch.setattr(cli, "PIECE", 1)
+    x, weight, bias = integers((2, 2, 401)), integers((2, 3, kernel_size), seed=1), integers((3,), seed=2)
+    np.save("x.npy", x)
+    np.savez("w.npz", weight=weight, bias=bias)
+    y = apply(
+        *("--stride", stride, "--padding", *padding, "--output-padding", output_padding),
+        *("--dilation", dilation, "--padding-mode", mode),
+        weights="w.npz",
+    )
+    pair = (padding[0], padding[-1])
+    expected = convt1d.conv_transpose1d(
+        x, weight, bias, stride, pair, output_padding, dilation=dilation, padding_mode=mode
+    )
+    np.testing.assert_array_equal(y, expected)
+
+
+def test_pieces_of_a_batch(apply, monkeypatch):
+    monkeypatch.setattr(cli, "PIECE", 3000)
+    x, weight = integers((17, 2, 10)), integers((2, 1, 3))
+    np.save("x.npy", x)
+    np.save("w.npy", weight)
+    np.testing.assert_array_equal(apply(), convt1d.conv_transpose1d(x, weight))
+
+
+# apply: files and terminal ----------------------------------------------------------------
+
+
+@pytest.fixture
+def files(tmp_path, ecg):
+    """Good input files: w.npy, x.npy, x.wav."""
+    np.save(tmp_path / "w.npy", TAPS.reshape(1, 1, -1))
+    np.save(tmp_path / "x.npy", ecg.astype(np.float64))
+    wavfile.write(tmp_path / "x.wav", RATE, ecg)
+    return tmp_path
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+ARGV = ["apply", "--weights", "w.npy", "--input", "x.npy", "--output", "y.npy"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_progress(run, files, monkeypatch):
+    np.save("x.npy", np.ones((20, 1, 1024)))
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(cli, "PIECE", 10_000)
+    assert run(*ARGV)[0] == 0
+    assert terminal.getvalue() == ""  # done within a second: nothing to tell
+    clock = iter(range(0, 1000, 2))
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    assert run(*ARGV, "--force")[0] == 0
+    shown = [int(percent) for percent in re.findall(r"(\d+) %", terminal.getvalue())]
+    assert len(shown) > 3
+    assert shown == sorted(shown)
+    assert shown[-1] == 100
+    assert terminal.getvalue().endswith(" \r")  # wiped
+
+
+def test_force(run, files):
+    (files / "y.npy").write_bytes(b"old")
+    before = contents(files)
+    code, out, err = run(*ARGV)
+    assert (code, out, err) == (2, "", "convt1d: error: --output y.npy exists; --force overwrites it\n")
+    assert contents(files) == before
+    assert run(*ARGV, "--force")[0] == 0
+    assert np.load("y.npy").shape == (1159,)
+    assert sorted(contents(files)) == ["w.npy", "x.npy", "x.wav", "y.npy"]
+
+
+@pytest.mark.parametrize("force", [[], ["--force"]])
+@pytest.mark.parametrize("output", ["x.npy", "./x.npy", "w.npy", "b.npy", "link.npy"])
+def test_output_is_an_input(run, files, output, force):
+    np.save("b.npy", np.zeros(1))
+    if output == "link.npy":
+        try:
+            (files / "link.npy").symlink_to("x.npy")
+        except OSError:
+            pytest.skip("no symbolic links here")
+    before = contents(files)
+    argv = ["apply", "--weights", "w.npy", "--input", "x.npy", "--bias", "b.npy", "--output", output]
+    code, out, err = run(*argv, *force)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "is also an input file" in err
+    assert contents(files) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="POSIX file modes and links")
+def test_output_mode_and_link(run, files):
+    umask = os.umask(0o027)
+    try:
+        assert run(*ARGV)[0] == 0
+    finally:
+        os.umask(umask)
+    assert (files / "y.npy").stat().st_mode & 0o777 == 0o640
+    (files / "folder").mkdir()
+    (files / "link.npy").symlink_to("folder/z.npy")
+    assert run(*ARGV[:-1], "link.npy")[0] == 0
+    assert (files / "link.npy").is_symlink()
+    assert np.load("folder/z.npy").shape == (1159,)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (KeyboardInterrupt(), 130, "convt1d: interrupted\n"),
+        (OSError(28, "No space left on device"), 2, "convt1d: error: [Errno 28] No space left on device\n"),
+    ],
+)
+@pytest.mark.parametrize("exists", [False, True])
+def test_interrupted_while_writing(run, files, monkeypatch, error, code, message, exists):
+    if exists:
+        (files / "y.npy").write_bytes(b"old")
+    before = contents(files)
+
+    def save(file, *_, **__):
+        file.write(b"half")
+        raise error
+
+    monkeypatch.setattr(np, "save", save)
+    assert run(*ARGV, "--force") == (code, "", message)
+    assert contents(files) == before
+
+
+def test_interrupted_while_computing(run, files, monkeypatch):
+    def store(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_store", store)
+    before = contents(files)
+    assert run(*ARGV) == (130, "", "convt1d: interrupted\n")
+    assert contents(files) == before
+
+
+def test_output_appears_meanwhile(run, files, monkeypatch):
+    store = cli._store
+
+    def store_and_write(*args):
+        (files / "y.npy").write_bytes(b"somebody else's")
+        store(*args)
+
+    monkeypatch.setattr(cli, "_store", store_and_write)
+    before = contents(files)
+    code, out, err = run(*ARGV)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert contents(files) == before | {"y.npy": b"somebody else's"}
+
+
+# apply: bad input ----------------------------------------------------------------
+
+
+def bad(name, *argv, prepare=lambda: None, weights="w.npy", input="x.npy", output="y.npy", match):
+    argv = ["apply", "--weights", weights, "--input", input, "--output", output, *argv]
+    return pytest.param(argv, prepare, match, id=name)
+
+
+def saved(path, array):
+    return lambda: np.save(path, array)
+
+
+def saved_npz(**arrays):
+    return lambda: np.savez("w.npz", **arrays)
+
+
+def garbage(path, content=b"neither an array nor a wave file"):
+    def prepare():
+        with open(path, "wb") as file:
+            file.write(content)
+
+    return prepare
+
+
+def cut_short(path, keep=0.5, make=lambda: None):
+    def prepare():
+        make()
+        with open(path, "r+b") as file:
+            file.truncate(int(os.path.getsize(path) * keep))
+
+    return prepare
+
+
+def edited(path, offset, content):
+    def prepare():
+        with open(path, "r+b") as file:
+            file.seek(offset)
+            file.write(content)
+
+    return prepare
+
+
+WEIGHT = np.ones((1, 1, 4))
+BAD = [
+    # arguments
+    bad("unknown option", "--strid", "2", match="--strid"),
+    bad("not an int", "--stride", "1.5", match="--stride"),
+    bad("no value", "--stride", match="--stride"),
+    bad("stride", "--stride", "0", match="stride"),
+    bad("huge stride", "--stride", str(2**70), match="stride"),
+    bad("padding", "--padding", "-1", match="padding"),
+    bad("three paddings", "--padding", "1", "2", "3", match="padding"),
+    bad("all cropped", "--padding", "600", match="output length"),
+    bad("output_padding", "--stride", "2", "--output-padding", "2", match="output_padding"),
+    bad("groups", "--groups", "0", match="groups"),
+    bad("groups do not divide", "--groups", "2", match="groups"),
+    bad("dilation", "--dilation", "0", match="dilation"),
+    bad("mode", "--padding-mode", "same", match="padding_mode"),
+    bad("workers", "--workers", "0", match="workers"),
+    # names
+    bad("weights missing", weights="no.npy", match=r"no\.npy: No such file"),
+    bad("input missing", input="no.npy", match=r"no\.npy: No such file"),
+    bad("wave missing", input="no.wav", match=r"no\.wav: No such file"),
+    bad("bias missing", "--bias", "no.npy", match=r"no\.npy: No such file"),
+    bad("weights suffix", weights="w.pt", match="--weights must end in .npz or .npy, got w.pt"),
+    bad("input suffix", input="x.flac", match="--input must end in .npy or .wav, got x.flac"),
+    bad("output suffix", output="y.mp3", match="--output must end in .npy or .wav, got y.mp3"),
+    bad("output without suffix", output="y", match="--output must end in .npy or .wav, got y"),
+    bad("bias suffix", "--bias", "b.npz", match="--bias must end in .npy"),
+    bad("no folder", output="no/y.npy", match="there is no folder"),
+    bad("a folder", "--force", output="d.npy", prepare=lambda: os.mkdir("d.npy"), match="not a file"),
+    bad("input is a folder", input="d.npy", prepare=lambda: os.mkdir("d.npy"), match=r"d\.npy"),
+    # weights and bias
+    bad("2-D weights", prepare=saved("w.npy", np.ones((1, 4))), match="weight"),
+    bad("no taps", prepare=saved("w.npy", np.ones((1, 1, 0))), match="kernel_size|weight"),
+    bad(
+        "channels",
+        prepare=saved("w.npy", np.ones((2, 1, 4))),
+        match=r"1 channel\(s\), but the weights take 2$",
+    ),
+    bad("bias shape", "--bias", "b.npy", prepare=saved("b.npy", np.ones(2)), match="bias"),
+    bad("weights of text", prepare=saved("w.npy", np.full((1, 1, 4), "a")), match="weight"),
+    bad("weights garbage", prepare=garbage("w.npy"), match=r"--weights w\.npy cannot be read"),
+    bad("weights empty", prepare=garbage("w.npy", b""), match=r"--weights w\.npy cannot be read"),
+    bad("weights cut", prepare=cut_short("w.npy"), match=r"--weights w\.npy cannot be read"),
+    bad(
+        "weights pickled", prepare=saved("w.npy", np.array([None])), match=r"--weights w\.npy cannot be read"
+    ),
+    # npz
+    bad("npz garbage", weights="w.npz", prepare=garbage("w.npz"), match=r"--weights w\.npz cannot be read"),
+    bad(
+        "npz empty", weights="w.npz", prepare=garbage("w.npz", b""), match=r"--weights w\.npz cannot be read"
+    ),
+    bad(
+        "npz cut",
+        weights="w.npz",
+        prepare=cut_short("w.npz", make=saved_npz(weight=WEIGHT)),
+        match=r"--weights w\.npz cannot be read",
+    ),
+    bad(
+        "npz is npy",
+        weights="w.npz",
+        prepare=lambda: os.rename("w.npy", "w.npz"),
+        match="a single array: name it .npy",
+    ),
+    bad(
+        "npz keys",
+        weights="w.npz",
+        prepare=saved_npz(weight=WEIGHT, gain=2, strides=2),
+        match=r"unknown arrays \['gain', 'strides'\]",
+    ),
+    bad("npz no weight", weights="w.npz", prepare=saved_npz(bias=np.ones(1)), match="no array named weight"),
+    bad("npz pickled", weights="w.npz", prepare=saved_npz(weight=np.array([None])), match="cannot be read"),
+    bad("npz float", weights="w.npz", prepare=saved_npz(weight=WEIGHT, stride=2.0), match="stride"),
+    bad("npz bool", weights="w.npz", prepare=saved_npz(weight=WEIGHT, stride=True), match="stride"),
+    bad("npz pair", weights="w.npz", prepare=saved_npz(weight=WEIGHT, stride=[2, 2]), match="stride"),
+    bad("npz nothing", weights="w.npz", prepare=saved_npz(weight=WEIGHT, padding=[]), match="padding"),
+    bad("npz array", weights="w.npz", prepare=saved_npz(weight=WEIGHT, groups=np.ones(9)), match="groups"),
+    bad("npz mode", weights="w.npz", prepare=saved_npz(weight=WEIGHT, padding_mode=3), match="padding_mode"),
+    # npy input
+    bad("4-D", prepare=saved("x.npy", np.ones((1, 1, 1, 9))), match="--input x.npy must have shape"),
+    bad("0-D", prepare=saved("x.npy", np.ones(())), match="--input x.npy must have shape"),
+    bad("no samples", prepare=saved("x.npy", np.ones(0)), match="length"),
+    bad("text", prepare=saved("x.npy", np.full(9, "a")), match="x"),
+    bad("dates", prepare=saved("x.npy", np.ones(9, dtype="M8[s]")), match="x"),
+    bad("pickled", prepare=saved("x.npy", np.array([None])), match=r"--input x\.npy cannot be read"),
+    bad("garbage", prepare=garbage("x.npy"), match=r"--input x\.npy cannot be read"),
+    bad("empty", prepare=garbage("x.npy", b""), match=r"--input x\.npy cannot be read"),
+    bad("cut", prepare=cut_short("x.npy"), match=r"--input x\.npy cannot be read"),
+    bad("stereo", prepare=saved("x.npy", np.ones((2, 9))), match="but the weights take 1; --per-channel"),
+    bad("per channel", "--per-channel", prepare=saved("w.npy", np.ones((2, 1, 4))), match=r"\(1, C_out, K\)"),
+    bad(
+        "beyond memory",
+        *("--stride", str(2**31 - 1)),
+        prepare=saved("x.npy", np.zeros((1, 10**6), dtype=np.int8)),
+        match="memory|too (big|large)|large|index",
+    ),
+    # wave files
+    bad("wave garbage", input="x.wav", prepare=garbage("x.wav"), match=r"--input x\.wav cannot be read"),
+    bad("wave empty", input="x.wav", prepare=garbage("x.wav", b""), match=r"--input x\.wav cannot be read"),
+    bad("wave cut", input="x.wav", prepare=cut_short("x.wav"), match="EOF"),
+    bad("wave header cut", input="x.wav", prepare=cut_short("x.wav", 0.01), match="cannot be read"),
+    bad("wave header only", input="x.wav", prepare=cut_short("x.wav", 36 / 2092), match="cannot be read"),
+    bad(
+        "24-bit wave cut",
+        input="x.wav",
+        prepare=cut_short("x.wav", make=lambda: write_pcm("x.wav", 3, range(99))),
+        match="EOF",
+    ),
+    bad("mu-law", input="x.wav", prepare=edited("x.wav", 20, b"\x07\x00"), match="MULAW"),
+    bad("no channels", input="x.wav", prepare=edited("x.wav", 22, b"\x00\x00"), match="cannot be read"),
+    bad("no rate", output="y.wav", match="needs --rate"),
+    bad("rate of a wave", "--rate", "9", input="x.wav", output="y.wav", match="--rate is only"),
+    bad("rate of an array", "--rate", "9", match="--rate is only"),
+    bad("rate 0", "--rate", "0", output="y.wav", match="rate must be at least 1, got 0"),
+    bad("rate too high", "--rate", "4000000000", "--stride", "2", output="y.wav", match="8000000000 Hz"),
+    bad(
+        "batch to wave",
+        *("--rate", "9"),
+        output="y.wav",
+        prepare=saved("x.npy", np.ones((2, 1, 9))),
+        match="a batch of 2",
+    ),
+    bad(
+        "no batch to wave",
+        *("--rate", "9"),
+        output="y.wav",
+        prepare=saved("x.npy", np.ones((0, 1, 9))),
+        match="a batch of 0",
+    ),
+    bad(
+        "complex to wave",
+        "--rate",
+        "9",
+        output="y.wav",
+        prepare=saved("x.npy", np.ones(9) * 1j),
+        match="complex128",
+    ),
+    bad(
+        "beyond float32",
+        *("--rate", "9"),
+        output="y.wav",
+        prepare=saved("x.npy", np.full(9, 1e300)),
+        match="range of 32-bit float",
+    ),
+    bad(
+        "channels of a wave",
+        *("--rate", "9"),
+        output="y.wav",
+        prepare=saved("w.npy", np.ones((1, 16384, 1))),
+        match="at most 16383 channels, got 16384",
+    ),
+    bad(
+        "length of a wave",
+        *("--rate", "1", "--stride", str(2**21)),
+        output="y.wav",
+        match="at most 4 GiB, got 1 x",
+    ),
+]
+
+
+@pytest.mark.parametrize(("argv", "prepare", "match"), BAD)
+def test_bad_input(run, files, argv, prepare, match):
+    (files / "y.old.npy").write_bytes(b"untouched")
+    prepare()
+    before = contents(files)
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert err.startswith("convt1d: error: ")
+    assert err.count("\n") == 1
+    assert re.search(match, err)
+    assert contents(files) == before
+
+
+def test_bad_input_as_a_user(files):
+    np.savez(files / "w.npz", weight=TAPS.reshape(1, 1, -1), gain=1)
+    (files / "y.wav").write_bytes(b"old")
+    before = contents(files)
+    argv = ["--input", "x.wav", "--output", "y.wav"]
+    for more in (["--weights", "w.npy"], ["--weights", "w.npz", "--force"], ["--force"]):
+        done = command("apply", *argv, *more, cwd=files)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("convt1d: error: ")
+        assert done.stderr.count("\n") == 1
+    assert contents(files) == before

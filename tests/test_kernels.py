@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: MIT
+"""Inward: each kernel, SIMD level and block shape in turn, the workspace, forks, and what runs when."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convt1d
+from convt1d import dispatch, geometry, threads
+from convt1d.cpu import _tiles
+
+HERE = Path(__file__).parent
+MACHINES = [dispatch.Machine(0, 4, 16), dispatch.Machine(1, 4, 32), dispatch.Machine(2, 8, 64)]
+LAYERS = [
+    # C_in, C_out, K, stride, padding, output_padding, groups, dilation
+    (512, 256, 16, 8, 4, 0, 1, 1),
+    (2048, 1024, 20, 10, 5, 0, 1, 1),
+    (1026, 1, 1024, 256, 0, 0, 1, 1),
+    (512, 512, 12, 2, 5, 0, 512, 1),
+    (64, 64, 5, 3, 2, 1, 2, 2),
+    (1, 1, 10_000, 1, 0, 0, 1, 1),
+    (1, 1, 3, 100_000, 0, 0, 1, 1),
+    (20_000, 4, 3, 1, 0, 0, 1, 50_000),
+]
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("args", LAYERS)
+@pytest.mark.parametrize("tile", ["", "1", "100000"])
+def test_workspace_stays_under_its_promise(machine, dtype, args, tile, monkeypatch):
+    monkeypatch.setenv("CONVT1D_TILE", tile)
+    dtype = np.dtype(dtype)
+    checked = geometry.check(*args)
+    for kernel in dispatch.KERNELS:
+        monkeypatch.setenv("CONVT1D_KERNEL", kernel)
+        plan = dispatch.plan(checked, dtype, machine)
+        size = dtype.itemsize // plan.parts
+        rows = max(o * (e1 - e0) for _, o, e0, e1, *_ in plan.blocks)
+        width = plan.tile + (plan.piece_taps - 1) * plan.step
+        tile_of_x = plan.piece_channels * dispatch.leading(width) * size
+        columns = rows * dispatch.leading(plan.tile) * size
+        assert plan.piece_channels >= 1
+        assert tile_of_x + columns + rows * (8 + size) + 64 * size <= 2 * 1024 * 1024
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+@pytest.mark.parametrize("args", LAYERS[:5])
+def test_blocks_cover_every_row_once(machine, args):
+    plan = dispatch.plan(geometry.check(*args), np.dtype("float32"), machine)
+    outputs = args[1] // args[6]
+    seen = np.zeros((outputs, plan.slots.size), int)
+    for o0, width, e0, e1, slot0, slot1, _ in plan.blocks:
+        assert sorted(plan.slots[e0:e1]) == list(range(slot0, slot1))
+        seen[o0 : o0 + width, slot0:slot1] += 1
+    assert (seen == 1).all()
+
+
+def test_choice_of_kernel_is_readable():
+    assert dispatch.choose_kernel(channels=512, rows=2048, level=2) == "direct"
+    assert dispatch.choose_kernel(channels=512, rows=2048, level=0) == "gemm"
+    assert dispatch.choose_kernel(channels=1, rows=2, level=0) == "direct"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CONVT1D_KERNEL", "fft"), ("CONVT1D_TILE", "0"), ("CONVT1D_TILE", "-1"), ("CONVT1D_TILE", "wide")],
+)
+def test_bad_forced_choice_is_refused(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
+        convt1d.conv_transpose1d(np.ones((1, 4)), np.ones((1, 1, 2)))
+
+
+EVERY_LEVEL = """
+import json, sys, numpy as np, convt1d
+from convt1d.cpu import _tiles
+assert _tiles.machine().level <= int(sys.argv[2])
+folder = sys.argv[1]
+cases = json.load(open(folder + "/cases.json"))
+with np.load(folder + "/vectors.npz") as file:
+    arrays = dict(file)
+for case in cases:
+    a = {name: arrays[f"{case['id']:03d}_{name}"] for name in case["arrays"]}
+    for dtype in ("complex64", "complex128") if case["complex"] else ("float32", "float64"):
+        p = case["padding"]
+        y = convt1d.conv_transpose1d(
+            a["x"].astype(dtype), a["w"].astype(dtype), a["b"].astype(dtype) if case["bias"] else None,
+            case["stride"], tuple(p) if isinstance(p, list) else p, case["output_padding"], case["groups"],
+            case["dilation"], padding_mode=case["padding_mode"])
+        assert np.array_equal(y, a["y"]), (case["id"], dtype)
+print("all", len(cases))
+"""
+
+
+@pytest.mark.parametrize("level", ["0", "1", "2"])
+@pytest.mark.parametrize("kernel", dispatch.KERNELS)
+def test_vectors_at_every_simd_level(level, kernel):
+    """The level is chosen when the extension is loaded, so each has a process of its own."""
+    env = dict(os.environ, CONVT1D_SIMD=level, CONVT1D_KERNEL=kernel)
+    run = subprocess.run(
+        [sys.executable, "-c", EVERY_LEVEL, str(HERE / "data"), level], env=env, capture_output=True, text=True
+    )
+    assert run.stdout.startswith("all 524"), run.stderr
+
+
+def test_bad_simd_level_is_refused():
+    code = "import convt1d.cpu._tiles"
+    env = dict(os.environ, CONVT1D_SIMD="9")
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert "CONVT1D_SIMD must be 0, 1 or 2, got '9'" in run.stderr
+
+
+def test_workspaces_are_kept_and_released():
+    layer = convt1d.ConvTranspose1d(64, 64, 8, stride=4, rng=0)
+    x = np.ones((2, 64, 4000), np.float32)
+    y = layer(x, workers=2)
+    assert 1 <= _tiles.release_workspaces() <= 64
+    assert _tiles.release_workspaces() == 0
+    np.testing.assert_array_equal(layer(x, workers=2), y)
+
+
+def test_small_work_stays_on_one_thread():
+    assert threads.paying(1000, 1000, 8) == 1
+    assert threads.paying(10**9, 10**6, 8) == 8
+    assert threads.paying(10**9, 10**6, 1) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_fork_after_a_parallel_call():
+    """libgomp's waiting threads do not survive a fork; without the pause before it the child would hang."""
+    code = """
+import os, numpy as np, convt1d
+layer = convt1d.ConvTranspose1d(64, 64, 8, stride=4, rng=0)
+x = np.ones((4, 64, 4000), np.float32)
+y = layer(x, workers=2)
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if np.array_equal(layer(x, workers=2), y) else 1)
+print(os.waitpid(pid, 0)[1], np.array_equal(layer(x, workers=2), y))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stdout == "0 True\n", run.stderr
+
+
+def test_import_is_light():
+    """SciPy's BLAS takes 0.15 s to import: not before the first call."""
+    code = "import sys, convt1d; print([m for m in ('scipy.linalg', 'cupy', 'torch') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "[]\n", run.stderr
+
+
+def test_stub_names_what_the_extension_has():
+    stub = ast.parse((Path(convt1d.__file__).parent / "cpu" / "_tiles.pyi").read_text())
+    named = {node.name for node in stub.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    public = {
+        name
+        for name, value in vars(_tiles).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == _tiles.__name__
+    }
+    assert named == public
+
+
+def test_benchmark_layers_are_well_formed():
+    text = json.loads((HERE.parent / "bench" / "layers.json").read_text())
+    for name, _, c_in, c_out, k, s, p, op, d, g, length in text["layers"]:
+        checked = geometry.check(c_in, c_out, k, s, p, op, g, d)
+        assert checked.checked_output_length(length) >= 1, name
