@@ -55,17 +55,13 @@ def main():
         if name not in earlier or name not in later:
             continue
         ratio = earlier[name] / later[name]
-        others = [
-            earlier[peer] / later[peer] for peer in earlier if peer in later and peer not in (name, "convt1d")
-        ]
+        others = [earlier[peer] / later[peer] for peer in earlier if peer in later and peer not in (name, "convt1d")]
         control = statistics.geometric_mean(others) if others else 1.0
         ratios.append(ratio)
         controls.append(control)
         net = ratio / control
         note = "  slower" if net < 0.95 else ""
-        print(
-            f"{layer:<21}{earlier[name]:11.1f}{later[name]:11.1f}{ratio:8.3f}{control:9.3f}{net:8.3f}{note}"
-        )
+        print(f"{layer:<21}{earlier[name]:11.1f}{later[name]:11.1f}{ratio:8.3f}{control:9.3f}{net:8.3f}{note}")
     if not ratios:
         raise SystemExit(f"the two runs have no layer of {options.implementation} in common")
     ratio, control = statistics.geometric_mean(ratios), statistics.geometric_mean(controls)

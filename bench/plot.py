@@ -51,9 +51,7 @@ def draw(document, path):
             left = at + (number - (len(found) - 1) / 2) * width
             axes.bar(left, min(share, TOP), width, color=COLOURS[name])
             if name == "convt1d" and result.get("ratio_best"):
-                axes.text(
-                    left, min(share, TOP) + 1.5, f"{result['ratio_best']:.2f}×", ha="center", fontsize=8
-                )
+                axes.text(left, min(share, TOP) + 1.5, f"{result['ratio_best']:.2f}×", ha="center", fontsize=8)
     axes.axhline(100, color="black", linewidth=0.8)
     axes.set_ylim(0, TOP + 10)
     axes.set_ylabel("share of the machine's limit, %")
@@ -61,9 +59,7 @@ def draw(document, path):
     axes.margins(x=0.01)
     axes.spines[["top", "right"]].set_visible(False)
     handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[name]) for name in names]
-    axes.legend(
-        handles, names, ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False
-    )
+    axes.legend(handles, names, ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
     figure.supxlabel(caption(document), fontsize=8, color="0.3")
     figure.savefig(path, dpi=120)
     plt.close(figure)

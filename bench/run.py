@@ -255,11 +255,7 @@ def measure(layer, implementations, options, probe, progress, skipped):
 def evaluate(results, figures):
     """Add rates, shares and ratios to the layers' results; return the summary. Nothing is measured here."""
     # The peak is at least any rate seen: a probe that met a busy machine must not flatter us.
-    seen = [
-        1e3 * result["mflop"] / each["min_us"]
-        for result in results
-        for each in result["implementations"].values()
-    ]
+    seen = [1e3 * result["mflop"] / each["min_us"] for result in results for each in result["implementations"].values()]
     peak = figures["peak_gflops"] = max([figures["probe_gflops"], *seen])
     for result in results:
         times = {name: each["median_us"] for name, each in result["implementations"].items()}
@@ -394,9 +390,7 @@ def variable_length(layer, implementations, options, progress, skipped):
             "first_us": [1e6 * first for first in contender.first],
             "repeated_us": [1e6 * later for later in contender.later],
             "ratio_of_sums": sum(contender.first) / sum(contender.later),
-            "worst_ratio": max(
-                first / later for first, later in zip(contender.first, contender.later, strict=True)
-            ),
+            "worst_ratio": max(first / later for first, later in zip(contender.first, contender.later, strict=True)),
         }
         for contender in contenders
     }
@@ -413,12 +407,8 @@ def arguments(argv):
         "--native", action="store_true", help="time each library on its own arrays, not from NumPy to NumPy"
     )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="default: under bench/results/")
-    parser.add_argument(
-        "--variable-length", action="store_true", help=f"{LENGTHS} lengths, instead of the layers"
-    )
-    parser.add_argument(
-        "--short", action="store_true", help="a fifth of the time; for a look, not for the record"
-    )
+    parser.add_argument("--variable-length", action="store_true", help=f"{LENGTHS} lengths, instead of the layers")
+    parser.add_argument("--short", action="store_true", help="a fifth of the time; for a look, not for the record")
     options = parser.parse_args(argv)
     if options.threads < 1 or options.rounds < 1:
         parser.error("--threads and --rounds are at least 1")
@@ -453,9 +443,7 @@ def select(parser, options, cache_bytes):
         options.layers = ["hifigan_up1", "hifigan_up3"]
     if options.layers is not None:
         if unknown := [name for name in options.layers if name not in {layer.name for layer in layers}]:
-            parser.error(
-                f"--layers: {', '.join(unknown)} unknown; there are {', '.join(each.name for each in layers)}"
-            )
+            parser.error(f"--layers: {', '.join(unknown)} unknown; there are {', '.join(each.name for each in layers)}")
         layers = [layer for layer in layers if layer.name in options.layers]
     return implementations, layers, standard
 

@@ -10,8 +10,8 @@ _NATIVE = ("float32", "float64", "complex64", "complex128")
 _HALF = ("float16", "bfloat16")  # bfloat16 is ml_dtypes.bfloat16, where that is installed
 
 
-def as_array(name: str, value, ndims: tuple[int, ...]) -> np.ndarray:
-    """`value` as an ndarray of one of `ndims` dimensions; kinds that would silently lose meaning are refused."""
+def as_array(name: str, value, ndims: tuple[int, ...] = ()) -> np.ndarray:
+    """`value` as an ndarray, of one of `ndims` dimensions if they are given; kinds that would silently lose meaning are refused."""
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a plain array, got a MaskedArray; fill it first: {name}.filled(0)")
     if isinstance(value, np.matrix):
@@ -24,12 +24,19 @@ def as_array(name: str, value, ndims: tuple[int, ...]) -> np.ndarray:
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from None
     if array.dtype.name not in _NATIVE + _HALF and array.dtype.kind not in "biu":
         raise TypeError(
-            f"{name} must hold numbers of type {', '.join(_NATIVE + _HALF)} or integers, "
-            f"got dtype {array.dtype.name!r}"
+            f"{name} must hold numbers of type {', '.join(_NATIVE + _HALF)} or integers, got dtype {array.dtype.name!r}"
         )
-    if array.ndim not in ndims:
+    if ndims and array.ndim not in ndims:
         wanted = " or ".join(f"{n}-D" for n in ndims)
         raise ValueError(f"{name} must be {wanted}, got shape {array.shape}")
+    return array
+
+
+def as_shaped(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
+    """`value` as an ndarray of exactly `shape`."""
+    array = as_array(name, value)
+    if array.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
     return array
 
 
@@ -71,13 +78,6 @@ def cast(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return array.astype(dtype)
 
 
-def check_bias(bias, out_channels: int) -> np.ndarray:
-    bias = as_array("bias", bias, (1,))
-    if bias.shape != (out_channels,):
-        raise ValueError(f"bias must have shape (out_channels,) = ({out_channels},), got {bias.shape}")
-    return bias
-
-
 def check_size(what: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Refuse, in words, what no index can hold."""
     size = dtype.itemsize
@@ -89,8 +89,8 @@ def check_size(what: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
 
 def check_out(out, shape: tuple[int, ...], dtype: np.dtype, inputs) -> None:
     """`out` must be writable, C-contiguous, exactly of this shape and type, and apart from the inputs."""
-    if type(out) is not np.ndarray:
-        raise TypeError(f"out must be a numpy.ndarray, got {type(out).__name__}")
+    if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):
+        raise TypeError(f"out must be a plain numpy.ndarray, got {type(out).__name__}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}, got {out.shape}")
     if out.dtype != dtype:

@@ -111,9 +111,7 @@ def _parser():
         "and time a HiFi-GAN layer.",
         allow_abbrev=False,
     )
-    demo.add_argument(
-        "--plot", metavar="FILE", type=Path, help="picture (.png, .pdf, .svg); replaced if it exists"
-    )
+    demo.add_argument("--plot", metavar="FILE", type=Path, help="picture (.png, .pdf, .svg); replaced if it exists")
     demo.set_defaults(run=_demo)
 
     apply = commands.add_parser(
@@ -219,9 +217,7 @@ def _demo(args):
     padding = (taps.size - stride) // 2
 
     def upsample(mode):
-        layer = ConvTranspose1d(
-            1, 1, taps.size, stride, padding, bias=False, padding_mode=mode, dtype=np.float64
-        )
+        layer = ConvTranspose1d(1, 1, taps.size, stride, padding, bias=False, padding_mode=mode, dtype=np.float64)
         layer.weight = taps.reshape(1, 1, -1)
         return layer(ecg[np.newaxis])[0]
 

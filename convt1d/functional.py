@@ -30,9 +30,7 @@ class Operator:
             output_padding = self.geometry.output_padding
         else:
             self._check_shape(x)
-            output_padding = geometry_module.output_padding_for(
-                self.geometry, x.shape[-1], output_size, x.shape
-            )
+            output_padding = geometry_module.output_padding_for(self.geometry, x.shape[-1], output_size, x.shape)
         key = (x.dtype, x.shape, output_padding)
         call = self._calls.get(key)
         if call is None:
@@ -207,5 +205,5 @@ def conv_transpose1d(
         channels, per_group * groups, kernel_size, stride, padding, output_padding, groups, dilation, padding_mode
     )
     if bias is not None:
-        bias = arrays.check_bias(bias, checked.out_channels)
+        bias = arrays.as_shaped("bias", bias, (checked.out_channels,))
     return Operator(checked, weight, bias)(x, None, out, workers)

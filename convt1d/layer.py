@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 import numpy as np
 
 from . import arrays, initialize
@@ -134,28 +136,27 @@ class ConvTranspose1d:
 
     @property
     def weight(self):
-        return self._operator.weight
+        # a view: the array itself could be made writable again, and an edit would leave stale packs in use
+        return self._operator.weight.view()
 
     @weight.setter
     def weight(self, value):
-        value = self._own("weight", arrays.as_array("weight", value, (3,)), self.weight.shape)
-        self._set(self._operator.geometry, value, self.bias)
+        self._set(self._operator.geometry, self._own("weight", value, self.weight.shape), self._operator.bias)
 
     @property
     def bias(self):
-        return self._operator.bias
+        bias = self._operator.bias
+        return None if bias is None else bias.view()
 
     @bias.setter
     def bias(self, value):
         if value is not None:
-            shape = (self.out_channels,)
-            value = self._own("bias", arrays.as_array("bias", value, (1,)), shape)
-        self._set(self._operator.geometry, self.weight, value)
+            value = self._own("bias", value, (self.out_channels,))
+        self._set(self._operator.geometry, self._operator.weight, value)
 
     def _own(self, name, value, shape):
         """A copy of `value` in the layer's dtype."""
-        if value.shape != shape:
-            raise ValueError(f"{name} must have shape {shape}, got {value.shape}")
+        value = arrays.as_shaped(name, value, shape)
         return np.array(arrays.cast(name, value, self.dtype), order="C", copy=True)
 
     @property
@@ -163,18 +164,21 @@ class ConvTranspose1d:
         """Type of the weights."""
         return self.weight.dtype
 
+    # The constructor's other arguments: they live in the geometry and cannot be assigned.
+    in_channels = property(attrgetter("_operator.geometry.in_channels"))
+    out_channels = property(attrgetter("_operator.geometry.out_channels"))
+    kernel_size = property(attrgetter("_operator.geometry.kernel_size"))
+    stride = property(attrgetter("_operator.geometry.stride"))
+    output_padding = property(attrgetter("_operator.geometry.output_padding"))
+    groups = property(attrgetter("_operator.geometry.groups"))
+    dilation = property(attrgetter("_operator.geometry.dilation"))
+    padding_mode = property(attrgetter("_operator.geometry.padding_mode"))
+
     @property
     def padding(self):
         """As given: an int, or a pair where left and right differ."""
         left, right = self._operator.geometry.padding
         return left if left == right else (left, right)
-
-    def __getattr__(self, name):
-        # the constructor's other arguments live in the geometry
-        if name in ("in_channels", "out_channels", "kernel_size", "stride", "output_padding", "groups",
-                    "dilation", "padding_mode"):
-            return getattr(self._operator.geometry, name)
-        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def state_dict(self) -> dict:
         """Copies of the weights by name, as torch names them: "weight", and "bias" if there is one."""
@@ -194,10 +198,8 @@ class ConvTranspose1d:
         wanted = {"weight"} | ({"bias"} if self.bias is not None else set())
         if set(state) != wanted:
             raise ValueError(f"state must hold exactly {sorted(wanted)}, got {sorted(map(str, state))}")
-        weight = self._own("weight", arrays.as_array("weight", state["weight"], (3,)), self.weight.shape)
-        bias = self.bias
-        if bias is not None:
-            bias = self._own("bias", arrays.as_array("bias", state["bias"], (1,)), bias.shape)
+        weight = self._own("weight", state["weight"], self.weight.shape)
+        bias = None if self.bias is None else self._own("bias", state["bias"], self.bias.shape)
         self._set(self._operator.geometry, weight, bias)
 
     def __getstate__(self):

@@ -52,10 +52,19 @@ def source_index(i, length: int, mode: str):
 
 
 def halo_sources(halo: tuple[int, int], length: int, mode: str):
-    """Sources of the samples ``[-halo[0], 0)`` and ``[length, length + halo[1])``; empty for zeros."""
+    """Sources of the samples left and right of the input, as far as `halo` reaches or until they repeat.
+
+    Returns
+    -------
+    before, after : ndarray of int64
+        ``x[before[-1]]`` stands at position -1, ``x[after[0]]`` at position `length`; further out both repeat.
+        Empty for zeros, and where nothing outside can reach the output.
+    """
     if mode == "zeros":
         halo = (0, 0)
+    period = {"circular": length, "reflect": max(1, 2 * (length - 1))}.get(mode, 1)
+    before, after = min(halo[0], period), min(halo[1], period)
     return (
-        source_index(np.arange(-halo[0], 0), length, mode),
-        source_index(np.arange(length, length + halo[1]), length, mode),
+        source_index(np.arange(-before, 0), length, mode),
+        source_index(np.arange(length, length + after), length, mode),
     )

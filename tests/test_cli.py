@@ -601,14 +601,10 @@ BAD = [
     bad("weights garbage", prepare=garbage("w.npy"), match=r"--weights w\.npy cannot be read"),
     bad("weights empty", prepare=garbage("w.npy", b""), match=r"--weights w\.npy cannot be read"),
     bad("weights cut", prepare=cut_short("w.npy"), match=r"--weights w\.npy cannot be read"),
-    bad(
-        "weights pickled", prepare=saved("w.npy", np.array([None])), match=r"--weights w\.npy cannot be read"
-    ),
+    bad("weights pickled", prepare=saved("w.npy", np.array([None])), match=r"--weights w\.npy cannot be read"),
     # npz
     bad("npz garbage", weights="w.npz", prepare=garbage("w.npz"), match=r"--weights w\.npz cannot be read"),
-    bad(
-        "npz empty", weights="w.npz", prepare=garbage("w.npz", b""), match=r"--weights w\.npz cannot be read"
-    ),
+    bad("npz empty", weights="w.npz", prepare=garbage("w.npz", b""), match=r"--weights w\.npz cannot be read"),
     bad(
         "npz cut",
         weights="w.npz",

@@ -10,9 +10,8 @@ Tiles x weight blocks x groups x batch are independent: any order, any number of
 Everything here assumes checked arguments (geometry.py, arrays.py, dispatch.py).
 """
 
-cimport cython
 from cpython.buffer cimport (
-    PyBUF_FORMAT, PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
+    PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t, uintptr_t
@@ -55,8 +54,6 @@ cdef extern from "_simd.h" nogil:
 
 cdef enum:
     MOST_THREADS = 256
-
-
 
 cdef int _level() except -1:
     """The processor's SIMD level, or the lower one that CONVT1D_SIMD asks for."""
@@ -191,10 +188,10 @@ cdef void load_run(const Call *call, const real *x, Py_ssize_t parts, Py_ssize_t
                    Py_ssize_t i, Py_ssize_t n, real *dst) noexcept nogil:
     """Samples i .. i+n-1 of the extended signal, real channels c0 .. c1-1.
 
-         -hl ..... -1 | 0 ........ L-1 | L ...... L+hr-1 |
-         x[before[]]  |      x         |   x[after[]]    | beyond: 0, nothing there reaches the output
+        ... -hl ..... -1 | 0 ........ L-1 | L ...... L+hr-1 ...     padding.halo_sources;
+        ...  x[before[]] |      x         |   x[after[]]    ...     0 if hl, hr are 0
     """
-    cdef Py_ssize_t c, j, k, lo, hi, source
+    cdef Py_ssize_t c, j, lo, hi
     cdef Py_ssize_t sl = call.sl
     cdef const real *row
     # the part inside the signal: [lo, hi) of the run
@@ -203,9 +200,7 @@ cdef void load_run(const Call *call, const real *x, Py_ssize_t parts, Py_ssize_t
     for c in range(c0, c1):
         row = x + (c // parts) * call.sc + (c % parts) * call.sp if parts > 1 else x + c * call.sc
         for j in range(lo):
-            k = i + j + call.hl
-            source = call.before[k] if k >= 0 and call.hl > 0 else -1
-            dst[j] = row[source * sl] if source >= 0 else 0
+            dst[j] = row[call.before[call.hl - 1 - (-1 - i - j) % call.hl] * sl] if call.hl > 0 else 0
         if sl == 1:
             if hi - lo >= 16:
                 # rows are too short for the hardware to guess the next one
@@ -218,9 +213,7 @@ cdef void load_run(const Call *call, const real *x, Py_ssize_t parts, Py_ssize_t
             for j in range(lo, hi):
                 dst[j] = row[(i + j) * sl]
         for j in range(hi, n):
-            k = i + j - call.length
-            source = call.after[k] if k >= 0 and k < call.hr else -1
-            dst[j] = row[source * sl] if source >= 0 else 0
+            dst[j] = row[call.after[(i + j - call.length) % call.hr] * sl] if call.hr > 0 else 0
         dst += call.ldx
 
 
@@ -398,12 +391,14 @@ cdef void run_item(const Layer *layer, const Call *call, Py_ssize_t item, real *
                     c1 = min(c0 + layer.piece_channels, layer.channels)
                     f = f0 - (m1 - 1) * layer.step
                     if in_place:
-                        x = (<const real *>call.x + sample * call.sn + (group * layer.channels + c0) * call.sc + i + f)
+                        x = (<const real *>call.x + sample * call.sn
+                             + (group * layer.channels + c0) * call.sc + i + f)
                         ldx = call.sc
                         next, ldnext = x + AHEAD * ldx, ldx
                     elif not loaded:
                         x, ldx = workspace, call.ldx
-                        load[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step, c0, c1, workspace)
+                        load[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step,
+                                   c0, c1, workspace)
                         # a single piece serves all blocks
                         loaded = layer.piece_taps >= layer.taps and layer.piece_channels >= layer.channels
                         next, ldnext = x, ldx
@@ -580,7 +575,7 @@ cdef class Kernel:
         cdef Layer *layer = &self.layer
         cdef const real *w
         cdef real *out = &packed[0]
-        cdef Py_ssize_t item, sc, so, sk, parts = layer.parts, per = layer.channels // layer.parts
+        cdef Py_ssize_t item, sc, so, sk, per = layer.channels // layer.parts
         cdef Py_ssize_t period = self.plan.period
         cdef int threads = omp_get_max_threads() if packed.shape[0] > 500_000 and not omp_in_parallel() else 1
         cdef Py_ssize_t size = sizeof(real)

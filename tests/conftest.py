@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""What several test files share: the two ways into the operator, its settings, and the vector cases."""
+
+import contextlib
+import json
+import pathlib
+import sys
+import types
+
+import hypothesis
+import numpy as np
+import pytest
+
+import convt1d
+
+HERE = pathlib.Path(__file__).parent
+sys.path.insert(0, str(HERE))  # pytest's importlib mode leaves sys.path alone: this makes naive.py importable
+
+# The suite asks the same questions on every run; `--hypothesis-profile=search` asks new ones.
+hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("search", deadline=None)
+hypothesis.settings.load_profile("fixed")
+
+
+def through_layer(x, weight, bias=None, *, out=None, workers=None, groups=1, **geometry):
+    """What the function does, done by a layer that holds the weights."""
+    c_in, c_out, kernel_size = weight.shape[0], weight.shape[1] * groups, weight.shape[2]
+    options = {"groups": groups, "bias": bias is not None, "dtype": weight.dtype, **geometry}
+    layer = convt1d.ConvTranspose1d(c_in, c_out, kernel_size, **options)
+    layer.weight = weight
+    if bias is not None:
+        layer.bias = bias
+    return layer(x, out=out, workers=workers)
+
+
+@pytest.fixture(scope="session", params=[convt1d.conv_transpose1d, through_layer], ids=["function", "layer"])
+def operator(request):
+    return request.param
+
+
+@contextlib.contextmanager
+def forced(kernel=None, tile=None, *, threads=False):
+    """Force a compute kernel and a tile width; None leaves the choice to the package.
+
+    `threads`: as many as `workers` allows. By itself the package keeps a small call on one thread, whatever
+    `workers` says, and small tests would never meet a second one.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("CONVT1D_KERNEL", kernel), ("CONVT1D_TILE", tile)):
+            if value is None:
+                patch.delenv(name, raising=False)
+            else:
+                patch.setenv(name, str(value))
+        if threads:
+            patch.setattr("convt1d.threads.paying", lambda multiply_adds, data_bytes, allowed: allowed)
+        yield
+
+
+@pytest.fixture(scope="session")
+def force():
+    return forced
+
+
+@pytest.fixture(scope="session")
+def cases():
+    """The cases of tests/data, float64 or complex128; `geometry` holds the operator's keyword arguments."""
+    arrays = np.load(HERE / "data" / "vectors.npz")
+    names = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
+
+    def array(case, name):
+        values = arrays[f"{case['id']:03d}_{name}"]
+        return values.astype(complex if case["complex"] else float)
+
+    return [
+        types.SimpleNamespace(
+            id=case["id"],
+            x=array(case, "x"),
+            w=array(case, "w"),
+            b=array(case, "b") if case["bias"] else None,
+            y=array(case, "y"),
+            geometry={name: case[name] for name in names},
+        )
+        for case in json.loads((HERE / "data" / "cases.json").read_text())
+    ]

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: MIT
+"""The definition of the operator as a naive loop, and random problems to put to it."""
+
+import types
+
+import numpy as np
+from hypothesis import strategies as st
+
+MODES = ("zeros", "reflect", "replicate", "circular")
+
+
+def conv_transpose1d(x, w, b=None, s=1, p=0, op=0, g=1, d=1, pad="zeros"):
+    (left, right), (C, M, K), L, P = np.broadcast_to(p, 2), w.shape, x.shape[-1], 2 * x.shape[-1] - 2 or 1
+    x, w = x.reshape(*x.shape[:-2], g, C // g, L), w.reshape(g, C // g, M, K)
+    y = np.zeros((*x.shape[:-2], M, (L - 1) * s - left - right + d * (K - 1) + op + 1), np.result_type(x, w))
+    for t, k in np.ndindex(y.shape[-1], K):
+        i, between = divmod(t + left - d * k, s)  # x~[i] meets w[k] at t where i·s + d·k = t + left
+        i = {"circular": i % L, "replicate": min(max(i, 0), L - 1), "reflect": min(i % P, -i % P)}.get(pad, i)
+        if not between and 0 <= i < L:
+            y[..., t] += (x[..., i, None] * w[..., k]).sum(-2)
+    return y.reshape(*x.shape[:-3], g * M, y.shape[-1]) + (0 if b is None else b[:, None])
+
+
+@st.composite
+def problems(draw, modes=MODES, pairs=True, kinds="fc", longest=60):
+    """Arguments of the operator, all legal: small integers as data, so that every result is exact."""
+    groups, K, stride, dilation = (draw(st.integers(1, top)) for top in (3, 9, 6, 4))
+    channels = [groups * draw(st.integers(1, 4)) for _ in "io"]
+    L, N = draw(st.integers(1, 12) | st.integers(13, longest)), draw(st.integers(0, 3))  # N = 0: not batched
+    output_padding = draw(st.integers(0, max(stride, dilation) - 1))
+    spare = (L - 1) * stride + dilation * (K - 1) + output_padding  # what the crops may take
+    left = draw(st.integers(0, min(spare, dilation * K + 2)))
+    right = draw(st.integers(0, min(spare - left, dilation * K + 2)))
+    padding = (left, right) if pairs and draw(st.booleans()) else min(left, right)
+    rng, kind = np.random.default_rng(draw(st.integers(0, 2**32))), draw(st.sampled_from(kinds))
+
+    def integers(*shape):
+        values = rng.integers(-8, 9, shape).astype(float)
+        return values if kind == "f" else values + 1j * rng.integers(-8, 9, shape)
+
+    return types.SimpleNamespace(
+        x=integers(*[N] * (N > 0), channels[0], L),
+        w=integers(channels[0], channels[1] // groups, K),
+        b=integers(channels[1]) if draw(st.booleans()) else None,
+        geometry={
+            "stride": stride,
+            "padding": padding,
+            "output_padding": output_padding,
+            "groups": groups,
+            "dilation": dilation,
+            "padding_mode": draw(st.sampled_from(modes)),
+        },
+    )
