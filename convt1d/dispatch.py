@@ -42,8 +42,10 @@ BLOCK_ROWS = 64
 # The direct product needs no such number: with few rows the columns stay in L1 until they are gathered.
 DIRECT_ROWS = 16
 
-# Rows x taps per group up to which copying a tile of x would cost more than it helps the product.
-IN_PLACE = 32
+# Rows x taps per group, the multiply-adds a sample of x is used for: above the first number copying a tile of x is
+# under 3 % of the work and spares the product all doubt; up to the second, not even the edges' tiles are copied whole.
+COPY_ABOVE = 1024
+SPLIT_BELOW = 32
 
 # Multiply-adds in one BLAS product. OpenBLAS runs a product on one thread by itself up to 2**19 on every
 # core type (64 x 64 x 128; measured 2026-11, onset 80**3..83**3), so BLAS's own threads never need limiting; and up
@@ -81,7 +83,7 @@ class Plan:
     blocks: np.ndarray  # per block: o0, outputs, entry0, entry1, slot0, slot1, offset of its weights
     consecutive: bool  # entries lie side by side in the output
     filled: bool  # every output position belongs to a slot
-    in_place: bool  # x is read where it lies instead of copied, where a tile is inside it
+    in_place: int  # tiles of x read where they lie: 0 never, 1 those inside it, 2 the inside of every tile
     piece_channels: int  # the tile of x is loaded in pieces of at most
     piece_taps: int  # so many channels and taps
     group_size: int  # packed weights of one group
@@ -176,13 +178,20 @@ def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
         blocks=np.array(blocks, dtype=np.int64),
         consecutive=bool((phases == phases[0] + np.arange(phases.size)).all()),
         filled=hit == s,
-        in_place=kernel == "direct" and parts == 1 and outputs * hit * taps <= IN_PLACE,
+        in_place=_in_place(kernel, parts, outputs * hit * taps),
         piece_channels=min(channels, INPUT_BYTES // (width * size)),
         piece_taps=piece_taps,
         group_size=weights,
         tile=tile,
         vector=vector,
     )
+
+
+def _in_place(kernel: str, parts: int, uses: int) -> int:
+    """How `x` is read, see Plan.in_place; `uses`: multiply-adds per sample."""
+    if kernel != "direct" or parts != 1 or uses > COPY_ABOVE:
+        return 0
+    return 2 if uses <= SPLIT_BELOW else 1
 
 
 def leading(width: int) -> int:

@@ -149,8 +149,8 @@ cdef struct Entry:
     Py_ssize_t first, last     # the q = i + shift whose position is inside the output: first <= q < last
 
 cdef struct Layer:
-    bint direct, consecutive, in_place
-    int level
+    bint direct, consecutive
+    int level, in_place
     Py_ssize_t parts, channels, outputs, groups, stride, taps, step
     Py_ssize_t piece_channels, piece_taps, group_size, nblocks, most_rows
     Block *blocks
@@ -166,12 +166,20 @@ cdef struct Call:
     Py_ssize_t batch, length, out_length          # out_length in real numbers
     Py_ssize_t first, columns, margin, tile, tiles, gemm_channels
     bint merged
+    int in_place
     const int64_t *before
     const int64_t *after
     Py_ssize_t hl, hr
     Entry *entries
     Py_ssize_t ldx, ldc
     Py_ssize_t blocks_per_item, block_groups
+
+
+# Layer.in_place, Call.in_place: which tiles are read where they lie
+cdef enum:
+    NEVER = 0
+    WHOLE_TILES = 1     # those wholly inside the signal
+    PARTS = 2           # the inside of every tile; only its edges are copied
 
 
 cdef inline Py_ssize_t floor_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
@@ -347,85 +355,87 @@ cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ss
 
 # ---- one item of work -------------------------------------------------------------------------------------
 
+cdef void gather_run(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
+                     Py_ssize_t f, Py_ssize_t n, const real *columns, const real **sources,
+                     real *bias) noexcept nogil:
+    """Gather columns f .. f+n-1; in a merged batch they may belong to several samples, or to the margin between them.
+
+        f      | margin | columns of sample 0 | margin | columns of sample 1 | ...
+    """
+    cdef Py_ssize_t within, run, skip, done = 0, i = call.first - call.margin
+    while done < n:
+        within, run = f + done, n - done
+        if call.merged:
+            sample = (f + done) // call.columns
+            within = (f + done) % call.columns
+            run = min(run, call.columns - within)
+            skip = min(run, max(0, call.margin - within))
+            done, within, run = done + skip, within + skip, run - skip
+        if run > 0:
+            gather[real](layer, call, block, sample, group, i + within, i + within + run, columns + done, sources,
+                         bias)
+        done += run
+
+
 cdef void run_item(const Layer *layer, const Call *call, Py_ssize_t item, real *workspace) noexcept nogil:
     """One tile of one sample (or of the merged batch) and one group, for some of its weight blocks."""
     cdef Py_ssize_t part = item % call.block_groups
     cdef Py_ssize_t t = item // call.block_groups % call.tiles
     cdef Py_ssize_t group = item // (call.block_groups * call.tiles) % layer.groups
     cdef Py_ssize_t sample = item // (call.block_groups * call.tiles * layer.groups)
-    cdef Py_ssize_t b, b1, c0, c1, m0, m1, f0, f1, lo, hi, end, n, f, run, within, skip
+    cdef Py_ssize_t i = call.first - call.margin            # column f belongs to input step i + f
+    cdef Py_ssize_t f0 = call.margin + t * call.tile
+    cdef Py_ssize_t end = min(f0 + call.tile, call.batch * call.columns if call.merged else call.columns)
+    # [lo, hi): columns whose inputs, a vector to spare, lie inside the signal and can be read where they are
+    cdef Py_ssize_t lo = (layer.taps - 1) * layer.step - i, hi = call.length - 16 - i
+    cdef bint inside
+    if call.in_place == NEVER or (call.in_place == WHOLE_TILES and not (lo <= f0 and end <= hi)):
+        lo, hi = end, end
+    while f0 < end:
+        inside = lo <= f0 < hi
+        f1 = min(end, hi) if inside else min(end, lo) if f0 < lo < hi else end
+        run_tile[real](layer, call, sample, group, part, f0, f1, inside, workspace)
+        f0 = f1
+
+
+cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t part,
+                   Py_ssize_t f0, Py_ssize_t f1, bint inside, real *workspace) noexcept nogil:
+    """Columns f0 .. f1-1 of a tile: load, then for each weight block and run of columns, product and gather."""
     cdef real *columns = workspace + layer.piece_channels * call.ldx
     cdef const real **sources = <const real **>(columns + call.ldc * layer.most_rows)
     cdef real *bias = <real *>(sources + layer.most_rows)
     cdef const real *w = <const real *>call.weights + group * layer.group_size
+    # the first sample that tap 0 of column 0 meets, where x lies
+    cdef const real *origin = (<const real *>call.x + sample * call.sn + group * layer.channels * call.sc
+                               + call.first - call.margin)
     cdef const real *x = workspace
-    cdef const real *next = workspace
-    cdef Py_ssize_t i, ldx = call.ldx, ldnext = call.ldx
-    cdef bint loaded, in_place
-    cdef Block *block
-    end = call.batch * call.columns if call.merged else call.columns
-    f0 = call.margin + t * call.tile
-    end = min(f0 + call.tile, end)
-    b1 = min((part + 1) * call.blocks_per_item, layer.nblocks)
-    i = call.first - call.margin        # the input sample of column f is i + f
-    while f0 < end:
-        f1 = end
-        in_place = layer.in_place and call.sl == 1 and not call.merged
-        if in_place:
-            # [f0, end) inside the signal, with a vector to spare, is read where it lies; the edges are copied
-            lo = (layer.taps - 1) * layer.step - i
-            hi = call.length - 16 - i
-            in_place = lo <= f0 < hi
-            if f0 < lo < hi:
-                f1 = min(f1, lo)
-            elif in_place:
-                f1 = min(f1, hi)
-        loaded = False
-        for b in range(part * call.blocks_per_item, b1):
-            block = &layer.blocks[b]
-            m0 = 0
-            while m0 < layer.taps:
-                m1 = min(m0 + layer.piece_taps, layer.taps)
-                c0 = 0
-                while c0 < layer.channels:
-                    c1 = min(c0 + layer.piece_channels, layer.channels)
-                    f = f0 - (m1 - 1) * layer.step
-                    if in_place:
-                        x = (<const real *>call.x + sample * call.sn
-                             + (group * layer.channels + c0) * call.sc + i + f)
-                        ldx = call.sc
-                        next, ldnext = x + AHEAD * ldx, ldx
-                    elif not loaded:
-                        x, ldx = workspace, call.ldx
-                        load[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step,
-                                   c0, c1, workspace)
-                        # a single piece serves all blocks
-                        loaded = layer.piece_taps >= layer.taps and layer.piece_channels >= layer.channels
-                        next, ldnext = x, ldx
-                        if call.sl == 1 and not call.merged and loaded:
-                            # the same rows of the next tile
-                            next = (<const real *>call.x + sample * call.sn + group * layer.channels * call.sc
-                                    + i + f + call.tile)
-                            ldnext = call.sc
-                    product[real](layer, call, block, w, x, ldx, next, ldnext, c0, c1, m0, m1, f1 - f0, columns)
-                    next, ldnext = x + AHEAD * ldx, ldx
-                    c0 = c1
-                m0 = m1
-            f = f0
-            while f < f1:
-                n, within, run = sample, f, f1 - f
-                if call.merged:
-                    n = f // call.columns
-                    within = f % call.columns
-                    run = min(run, call.columns - within)
-                if within < call.margin:    # in a merged batch, a sample's margin holds no columns of its own
-                    skip = min(run, call.margin - within)
-                    f, within, run = f + skip, within + skip, run - skip
-                if run > 0:
-                    gather[real](layer, call, block, n, group, i + within, i + within + run, columns + f - f0,
-                                 sources, bias)
-                f += run
-        f0 = f1
+    cdef const real *next
+    cdef Py_ssize_t ldx = call.ldx, ldnext, b, c0, c1, m0, m1, f
+    cdef Py_ssize_t b0 = part * call.blocks_per_item
+    cdef bint single = layer.piece_taps >= layer.taps and layer.piece_channels >= layer.channels
+    cdef bint loaded = False
+    cdef const Block *block
+    for b in range(b0, min((part + 1) * call.blocks_per_item, layer.nblocks)):
+        block = &layer.blocks[b]
+        m0 = 0
+        while m0 < layer.taps:
+            m1 = min(m0 + layer.piece_taps, layer.taps)
+            f = f0 - (m1 - 1) * layer.step
+            c0 = 0
+            while c0 < layer.channels:
+                c1 = min(c0 + layer.piece_channels, layer.channels)
+                if inside:
+                    x, ldx = origin + c0 * call.sc + f, call.sc
+                elif not loaded:
+                    load[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step, c0, c1, workspace)
+                    loaded = single     # a single piece serves all blocks
+                next, ldnext = x + AHEAD * ldx, ldx
+                if b == b0 and single and call.in_place == WHOLE_TILES:
+                    next, ldnext = origin + f + call.tile, call.sc      # on the way, the same rows of the next tile
+                product[real](layer, call, block, w, x, ldx, next, ldnext, c0, c1, m0, m1, f1 - f0, columns)
+                c0 = c1
+            m0 = m1
+        gather_run[real](layer, call, block, sample, group, f0, f1 - f0, columns, sources, bias)
 
 
 cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int threads, void **workspaces,
@@ -504,6 +514,23 @@ cdef inline real element(const Layer *layer, const Block *block, const real *w, 
         return w[0]
     part = (c ^ slot) & 1
     return -w[part] if c & 1 and not slot & 1 else w[part]
+
+
+cdef int in_place(const Layer *layer, const Call *call, Py_ssize_t size) noexcept:
+    """Whether tiles of this x can be read where they lie: contiguous in time, and in cache sets of their own.
+
+    Rows a large power of two apart share sets: of the 128 KiB that one way of a typical L2 covers, a tile then
+    uses only its row's length in every so many bytes.
+    """
+    cdef Py_ssize_t apart = call.sc * size, row = call.tile * size
+    if call.sl != 1 or call.merged or layer.in_place == NEVER:
+        return NEVER
+    if layer.in_place == PARTS:
+        return PARTS        # each sample is read about once
+    apart = min(apart & -apart, 128 * 1024)
+    if layer.channels * row > 512 * 1024 or layer.channels * apart > 512 * 1024 and row < apart:
+        return NEVER
+    return layer.in_place
 
 
 # ---- what Python sees -------------------------------------------------------------------------------------
@@ -676,6 +703,7 @@ cdef class Run:
                 call.x, call.y, call.bias = xb.buf, yb.buf, NULL
                 call.sl, call.sc, call.sp = xb.strides[i - 1] // size, xb.strides[i - 2] // size, 1
                 call.sn = xb.strides[0] // size if i == 3 else 0
+                call.in_place = in_place(layer, &call, size)
                 if bias is not None:
                     PyObject_GetBuffer(bias, &bb, PyBUF_STRIDED_RO)
                     call.bias = bb.buf
