@@ -18,7 +18,6 @@
   #define ALWAYS_INLINE inline __attribute__((always_inline))
   #define RESTRICT __restrict__
   #define PREFETCH(p) __builtin_prefetch(p)
-  #define PREFETCH_WRITE(p) __builtin_prefetch(p, 1)
   #define SCALAR_LEAVES 0
   #if defined(__x86_64__)
     #define X86_LEVELS 1
@@ -27,7 +26,6 @@
   #define ALWAYS_INLINE __forceinline
   #define RESTRICT __restrict
   #define PREFETCH(p) ((void)(p))
-  #define PREFETCH_WRITE(p) ((void)(p))
   #define SCALAR_LEAVES 1
 #endif
 #ifndef X86_LEVELS
@@ -52,12 +50,6 @@ static inline void prefetch_row(const void *row, size_t bytes)
 {
     for (size_t i = 0; i < bytes; i += 64)
         PREFETCH((const char *)row + i);
-}
-
-static inline void prefetch_row_write(void *row, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i += 64)
-        PREFETCH_WRITE((char *)row + i);
 }
 
 /* Rows of the next register block of the direct product when `rows` are left: its packed weights come in these. */
@@ -173,8 +165,9 @@ typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, p
 typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t,
                               ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
                               const double *, ptrdiff_t);
-typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, const float *);
-typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, const double *);
+typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *);
+typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                              const double *);
 
 #if X86_LEVELS
   #define BY_LEVEL(name, t) (level == 2 ? name##_##t##2 : level == 1 ? name##_##t##1 : name##_##t##0)

@@ -38,8 +38,10 @@ cdef extern from "_simd.h" nogil:
                                   Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, const float *, Py_ssize_t)
     ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, Py_ssize_t,
                                    Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, const double *, Py_ssize_t)
-    ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, const float *)
-    ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, const double *)
+    ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                 const float *)
+    ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                  const double *)
     direct_float direct_leaf_float(int)
     direct_double direct_leaf_double(int)
     gather_float gather_leaf_float(int)
@@ -49,7 +51,6 @@ cdef extern from "_simd.h" nogil:
     int simd_bytes(int)
     int direct_block(int, Py_ssize_t)
     void prefetch_row(const void *, size_t)
-    void prefetch_row_write(void *, size_t)
     const int AHEAD
 
 cdef enum:
@@ -171,6 +172,8 @@ cdef struct Call:
     const int64_t *after
     Py_ssize_t hl, hr
     Entry *entries
+    bint even                               # no entry is shifted, and all stand side by side ...
+    Py_ssize_t first_inside, last_inside    # ... inside the output for these i
     Py_ssize_t ldx, ldc
     Py_ssize_t blocks_per_item, block_groups
 
@@ -304,60 +307,66 @@ cdef inline Py_ssize_t row_of(const Block *block, Py_ssize_t output, Py_ssize_t 
     return block.full_rows + output * (block.slots - block.full_slots) + slot - block.full_slots
 
 
+cdef void aim(const Layer *layer, const Call *call, const Block *block, Py_ssize_t group, const real *columns,
+              const real **sources, real *bias) noexcept nogil:
+    """Per output and entry of a block: where its columns are, counted in q of the output, and its bias."""
+    cdef Py_ssize_t o, e, k = 0, row, parts = layer.parts
+    cdef const Entry *entry
+    for o in range(block.outputs):
+        row = group * layer.outputs + block.o0 + o
+        for e in range(block.entry0, block.entry1):
+            entry = &call.entries[e]
+            sources[k] = columns + row_of(block, o, entry.slot) * call.ldc - entry.shift
+            bias[k] = (<const real *>call.bias)[row * parts + entry.slot % parts] if call.bias != NULL else 0
+            k += 1
+
+
 cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
-                 Py_ssize_t i0, Py_ssize_t i1, const real *columns, const real **sources,
-                 real *bias) noexcept nogil:
-    """Columns of i0 .. i1-1 into y. An entry's column i belongs at q = i + shift, in strides of the output, and
-    all entries of a block share an inner run of q's:
+                 Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t at, const real **sources, const real *bias) noexcept nogil:
+    """Columns of i0 .. i1-1, the first of them at `at`, into y. An entry's column i belongs at q = i + shift, in
+    strides of the output, and all entries of a block share an inner run of q's:
 
         q:          q0                     q1
         entry 0     |######################|##
         entry 1    #|######################|#      (offset >= stride: shifted)
                     |- one interleave -----|       what is left at both ends is written one by one
     """
-    cdef Py_ssize_t e, o, q, row, S = layer.stride, parts = layer.parts, n = block.entry1 - block.entry0
-    cdef Py_ssize_t q0, q1
+    cdef Py_ssize_t e, o, q, S = layer.stride, n = block.entry1 - block.entry0, q0 = i0, q1 = i1
     cdef const Entry *entries = call.entries + block.entry0
     cdef const Entry *entry
-    cdef real *y
-    cdef const real *column
-    q0 = max(i0 + entries[0].shift, entries[0].first)
-    q1 = min(i1 + entries[0].shift, entries[0].last) if layer.consecutive else q0
-    for e in range(1, n):
-        q0 = max(q0, max(i0 + entries[e].shift, entries[e].first))
-        q1 = min(q1, min(i1 + entries[e].shift, entries[e].last))
-    q1 = max(q0, q1)
+    cdef real *y = (<real *>call.y - layer.left
+                    + ((sample * layer.groups + group) * layer.outputs + block.o0) * call.out_length)
+    cdef bint plain = call.even and i0 >= call.first_inside and i1 <= call.last_inside
+    if not plain:
+        for e in range(n):
+            q0 = max(q0, max(i0 + entries[e].shift, entries[e].first))
+            q1 = min(q1, min(i1 + entries[e].shift, entries[e].last)) if e else min(i1 + entries[0].shift, entries[0].last)
+        q1 = max(q0, q1) if layer.consecutive else q0
     for o in range(block.outputs):
-        row = group * layer.outputs + block.o0 + o
-        y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - layer.left
-        for e in range(n):
-            bias[e] = (<const real *>call.bias)[row * parts + entries[e].slot % parts] if call.bias != NULL else 0
         if q1 > q0:
-            for e in range(n):
-                sources[e] = columns + row_of(block, o, entries[e].slot) * call.ldc + q0 - entries[e].shift - i0
-            if o + 1 < block.outputs and n == S:
-                prefetch_row_write(y + call.out_length + q0 * S, (q1 - q0) * S * sizeof(real))
             if real is float:
-                gather_leaf_float(layer.level)(y + q0 * S + entries[0].phase, S, sources, n, q1 - q0, bias)
+                gather_leaf_float(layer.level)(y + q0 * S + entries[0].phase, S, sources, at + q0 - i0, n, q1 - q0, bias)
             else:
-                gather_leaf_double(layer.level)(y + q0 * S + entries[0].phase, S, sources, n, q1 - q0, bias)
-        for e in range(n):
-            entry = &entries[e]
-            column = columns + row_of(block, o, entry.slot) * call.ldc - entry.shift - i0
-            q = max(i0 + entry.shift, entry.first)
-            while q < min(i1 + entry.shift, entry.last):
-                if q == q0 and q1 > q0:
-                    q = q1
-                    continue
-                y[q * S + entry.phase] = column[q] + bias[e]
-                q += 1
+                gather_leaf_double(layer.level)(y + q0 * S + entries[0].phase, S, sources, at + q0 - i0, n, q1 - q0, bias)
+        if not plain:
+            for e in range(n):
+                entry = &entries[e]
+                q = max(i0 + entry.shift, entry.first)
+                while q < min(i1 + entry.shift, entry.last):
+                    if q == q0 and q1 > q0:
+                        q = q1
+                        continue
+                    y[q * S + entry.phase] = sources[e][at + q - i0] + bias[e]
+                    q += 1
+        y += call.out_length
+        sources += n
+        bias += n
 
 
 # ---- one item of work -------------------------------------------------------------------------------------
 
 cdef void gather_run(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
-                     Py_ssize_t f, Py_ssize_t n, const real *columns, const real **sources,
-                     real *bias) noexcept nogil:
+                     Py_ssize_t f, Py_ssize_t n, const real **sources, const real *bias) noexcept nogil:
     """Gather columns f .. f+n-1; in a merged batch they may belong to several samples, or to the margin between them.
 
         f      | margin | columns of sample 0 | margin | columns of sample 1 | ...
@@ -372,8 +381,7 @@ cdef void gather_run(const Layer *layer, const Call *call, const Block *block, P
             skip = min(run, max(0, call.margin - within))
             done, within, run = done + skip, within + skip, run - skip
         if run > 0:
-            gather[real](layer, call, block, sample, group, i + within, i + within + run, columns + done, sources,
-                         bias)
+            gather[real](layer, call, block, sample, group, i + within, i + within + run, done, sources, bias)
         done += run
 
 
@@ -417,6 +425,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     cdef const Block *block
     for b in range(b0, min((part + 1) * call.blocks_per_item, layer.nblocks)):
         block = &layer.blocks[b]
+        aim[real](layer, call, block, group, columns, sources, bias)
         m0 = 0
         while m0 < layer.taps:
             m1 = min(m0 + layer.piece_taps, layer.taps)
@@ -435,7 +444,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
                 product[real](layer, call, block, w, x, ldx, next, ldnext, c0, c1, m0, m1, f1 - f0, columns)
                 c0 = c1
             m0 = m1
-        gather_run[real](layer, call, block, sample, group, f0, f1 - f0, columns, sources, bias)
+        gather_run[real](layer, call, block, sample, group, f0, f1 - f0, sources, bias)
 
 
 cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int threads, void **workspaces,
@@ -665,6 +674,7 @@ cdef class Run:
         call.after = &after[0] if call.hr else NULL
         call.ldx = _leading(call.tile + (kernel.layer.piece_taps - 1) * kernel.layer.step)
         call.ldc = _leading(call.tile)
+        call.even = kernel.layer.consecutive
         call.entries = <Entry *>malloc(offsets.shape[0] * sizeof(Entry))
         if call.entries == NULL:
             raise MemoryError("no memory for the table of entries")
@@ -673,6 +683,9 @@ cdef class Run:
             entry.slot, entry.phase, entry.shift = slots[e], offsets[e] % S, offsets[e] // S
             entry.first = -floor_div(entry.phase - left, S)
             entry.last = floor_div(left + call.out_length - 1 - entry.phase, S) + 1
+            call.even = call.even and entry.shift == 0
+            call.first_inside = max(call.first_inside, entry.first) if e else entry.first
+            call.last_inside = min(call.last_inside, entry.last) if e else entry.last
         self.items = (1 if call.merged else batch) * kernel.layer.groups * call.tiles
 
     def __call__(self, x, y, bias, int threads):
