@@ -11,7 +11,10 @@ _HALF = ("float16", "bfloat16")  # bfloat16 is ml_dtypes.bfloat16, where that is
 
 
 def as_array(name: str, value, ndims: tuple[int, ...] = ()) -> np.ndarray:
-    """`value` as an ndarray, of one of `ndims` dimensions if they are given; kinds that would silently lose meaning are refused."""
+    """`value` as an ndarray, of one of `ndims` dimensions if they are given.
+
+    Kinds that would silently lose their meaning are refused.
+    """
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a plain array, got a MaskedArray; fill it first: {name}.filled(0)")
     if isinstance(value, np.matrix):

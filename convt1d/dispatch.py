@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """From geometry, element type and machine to kernel, weight blocks and tiles: pure functions.
 
+(Pure but for the two variables that force a choice, CONVT1D_KERNEL and CONVT1D_TILE.)
+
 A kernel computes columns and gathers them. With ``g = gcd(stride, dilation)`` and ``period = stride / g``, the
 taps ``k = rho + period * m`` of one ``rho`` all land in the same output phase ``dilation * rho mod stride``, one
 step of ``dilation / g`` input samples apart. So each ``rho`` is one *slot*, a small convolution of its own::
@@ -27,7 +29,7 @@ import numpy as np
 from .geometry import Geometry
 
 #: Kernels by name; `CONVT1D_KERNEL` forces one.
-KERNELS = ("direct", "gemm")
+KERNELS = ("direct", "gemm", "fused")
 
 # Workspace of one thread, in bytes (the promise is 2 MiB): the tile of x, its columns, and a few pointers.
 INPUT_BYTES = 1024 * 1024
@@ -51,6 +53,11 @@ SPLIT_BELOW = 32
 # core type (64 x 64 x 128; measured 2026-11, onset 80**3..83**3), so BLAS's own threads never need limiting; and up
 # to 1e6 its AVX-512 core multiplies without packing, at 95..100 % of the FMA peak.
 GEMM_LIMIT = 500_000
+
+# Output strides (in real numbers) that the fused kernel interleaves in registers, and the largest sum (real channels x
+# taps) that it is chosen for.
+FUSED_STRIDES = (1, 2, 4, 8)
+FUSED_DEPTH = 512
 
 # Signals up to this length are laid side by side, a batch as one signal. Their last bits may then depend on
 # the batch they come in; longer ones never do.
@@ -104,19 +111,23 @@ class Tiling:
     gemm_channels: int
 
 
-def choose_kernel(channels: int, rows: int, level: int) -> str:
-    """`channels` and `rows`: real input channels and output rows per group.
+def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool) -> str:
+    """`channels`, `taps` and `rows`: real input channels, taps of a slot and output rows, per group.
 
-    The direct product keeps its accumulators in registers over all taps and channels and runs at 97..100 % of the FMA
-    peak with AVX2 or AVX-512; BLAS reaches 90..97 % on tiles this small on its AVX-512 core and 50..75 % on
-    its AVX2 core (Zen 4, one core, 2026-11). Without those instructions (level 0) BLAS has the better code,
-    once there is enough to multiply.
+    direct   SIMD sums in registers over all channels and taps, 97..100 % of the FMA peak with AVX2 or AVX-512
+    fused    the same with the gather in registers: 1.05..1.8 x faster where sums are short, never behind by more
+             than timing noise up to a depth of 512; for a few strides only
+    gemm     BLAS: 90..97 % on tiles this small on its AVX-512 core, 50..75 % on its AVX2 core; the better code
+             where our leaves have neither instruction set (level 0), once there is enough to multiply
+    (one core of a Zen 4, 2026-11)
     """
     forced = os.environ.get("CONVT1D_KERNEL", "")
-    if forced:
-        if forced not in KERNELS:
-            raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join(KERNELS)}, got {forced!r}")
+    if forced and forced not in KERNELS:
+        raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join(KERNELS)}, got {forced!r}")
+    if forced and (forced != "fused" or fusible):
         return forced
+    if fusible and channels * taps <= FUSED_DEPTH and level > 0:
+        return "fused"
     if level > 0 or channels < 8 or rows < 8:
         return "direct"
     return "gemm"
@@ -131,11 +142,12 @@ def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
     g = math.gcd(s, d)
     period, step = s // g, d // g
     hit = min(kernel_size, period)
-    taps = -(-kernel_size // period)
+    taps = ceil_div(kernel_size, period)
     full = kernel_size - (taps - 1) * period
     channels = geometry.in_channels // geometry.groups * parts
     outputs = geometry.out_channels // geometry.groups
-    kernel = choose_kernel(channels, outputs * hit * parts, machine.level)
+    fusible = s * parts in FUSED_STRIDES and s * parts <= machine.rows and hit == s and (d == 1 or s == 1)
+    kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible)
 
     # Entries: one per slot, in the order in which their phases stand in the output if one block holds them all.
     slots = np.arange(hit * parts, dtype=np.int64)
@@ -149,7 +161,7 @@ def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
     # taps, with one less) should fill the direct product's register blocks.
     chunk = min(slots.size, BLOCK_ROWS)
     even = machine.rows // math.gcd(machine.rows, chunk, full * parts)
-    most = DIRECT_ROWS if kernel == "direct" else BLOCK_ROWS
+    most = BLOCK_ROWS if kernel == "gemm" else DIRECT_ROWS
     together = min(max(1, most // chunk // even) * even, max(1, BLOCK_ROWS // chunk), outputs)
     blocks, weights = [], 0
     for o0 in range(0, outputs, together):
@@ -164,6 +176,9 @@ def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
     tile = _widest_tile(channels, rows, size, vector)
     piece_taps = int(min(taps, 1 + tile // step))
     width = leading(tile + (piece_taps - 1) * step)
+    piece_channels = min(channels, INPUT_BYTES // (width * size))
+    if kernel == "fused" and (piece_taps < taps or piece_channels < channels):
+        kernel = "direct"  # its sums go on from piece to piece
     return Plan(
         kernel=kernel,
         parts=parts,
@@ -179,7 +194,7 @@ def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
         consecutive=bool((phases == phases[0] + np.arange(phases.size)).all()),
         filled=hit == s,
         in_place=_in_place(kernel, parts, outputs * hit * taps),
-        piece_channels=min(channels, INPUT_BYTES // (width * size)),
+        piece_channels=piece_channels,
         piece_taps=piece_taps,
         group_size=weights,
         tile=tile,
@@ -189,9 +204,13 @@ def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
 
 def _in_place(kernel: str, parts: int, uses: int) -> int:
     """How `x` is read, see Plan.in_place; `uses`: multiply-adds per sample."""
-    if kernel != "direct" or parts != 1 or uses > COPY_ABOVE:
+    if kernel == "gemm" or parts != 1 or uses > COPY_ABOVE:
         return 0
     return 2 if uses <= SPLIT_BELOW else 1
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 def leading(width: int) -> int:
@@ -216,19 +235,19 @@ def tiling(geometry: Geometry, plan: Plan, batch: int, length: int, output_lengt
     left = geometry.padding[0]
     s = geometry.stride
     furthest = int(plan.offsets.max()) // plan.parts
-    first = -((furthest - left) // s)  # ceil((left - furthest) / s)
+    first = ceil_div(left - furthest, s)
     last = (left + output_length - 1) // s
     margin = (plan.taps - 1) * plan.step
     columns = last - first + 1 + margin
     merged = batch > 1 and length <= MERGE_LENGTH and margin < columns <= 4 * MERGE_LENGTH
     total = batch * columns - margin if merged else columns - margin
     forced = bool(os.environ.get("CONVT1D_TILE"))
-    tiles = max(1, -(-total // plan.tile))
+    tiles = max(1, ceil_div(total, plan.tile))
     tile = plan.tile
     if not forced:
         # equal tiles, in groups of the three vectors that the direct product likes best if there are several
         unit = plan.vector * (3 if tiles > 1 else 1)
-        tile = max(1, min(tile, -(-(-(-total // tiles)) // unit) * unit))
+        tile = max(1, min(tile, ceil_div(total, tiles * unit) * unit))
     rows = int((plan.blocks[:, 1] * (plan.blocks[:, 3] - plan.blocks[:, 2])).max())
     return Tiling(
         first=first,
@@ -236,7 +255,7 @@ def tiling(geometry: Geometry, plan: Plan, batch: int, length: int, output_lengt
         margin=margin,
         merged=merged,
         tile=tile,
-        tiles=max(1, -(-total // tile)),
+        tiles=max(1, ceil_div(total, tile)),
         gemm_channels=max(1, GEMM_LIMIT // (tile * rows)),
     )
 
@@ -244,6 +263,13 @@ def tiling(geometry: Geometry, plan: Plan, batch: int, length: int, output_lengt
 def policy(machine: Machine) -> str:
     """The kernel policy in force, in words."""
     forced = [f"{name}={os.environ[name]}" for name in ("CONVT1D_KERNEL", "CONVT1D_TILE") if os.environ.get(name)]
-    wide = choose_kernel(64, 64, machine.level)
-    text = f"{wide} product for wide layers, {choose_kernel(1, 1, machine.level)} for depthwise"
-    return text + (f" (forced: {', '.join(forced)})" if forced else "")
+    chosen = ", ".join(
+        f"{what}: {choose_kernel(channels, taps, rows, machine.level, fusible)}"
+        for what, channels, taps, rows, fusible in (
+            ("deep layers", 512, 2, 2048, True),
+            ("layers of few channels", 64, 2, 64, True),
+            ("depthwise", 1, 6, 2, True),
+            ("unusual strides", 64, 2, 100, False),
+        )
+    )
+    return chosen + (f" (forced: {', '.join(forced)})" if forced else "")

@@ -63,9 +63,12 @@ def test_blocks_cover_every_row_once(machine, args):
 
 
 def test_choice_of_kernel_is_readable():
-    assert dispatch.choose_kernel(channels=512, rows=2048, level=2) == "direct"
-    assert dispatch.choose_kernel(channels=512, rows=2048, level=0) == "gemm"
-    assert dispatch.choose_kernel(channels=1, rows=2, level=0) == "direct"
+    choose = dispatch.choose_kernel
+    assert choose(channels=512, taps=2, rows=2048, level=2, fusible=True) == "direct"
+    assert choose(channels=64, taps=2, rows=64, level=1, fusible=True) == "fused"
+    assert choose(channels=64, taps=2, rows=50, level=2, fusible=False) == "direct"
+    assert choose(channels=512, taps=2, rows=2048, level=0, fusible=True) == "gemm"
+    assert choose(channels=1, taps=6, rows=2, level=0, fusible=False) == "direct"
 
 
 @pytest.mark.parametrize(

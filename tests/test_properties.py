@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import convt1d
 
-SETTINGS = st.tuples(st.sampled_from([None, "gemm", "direct"]), st.sampled_from([None, 1, 2, 5, 16, 40]))
+SETTINGS = st.tuples(st.sampled_from([None, "gemm", "direct", "fused"]), st.sampled_from([None, 1, 2, 5, 16, 40]))
 WORKERS = (1, 2, 3, 4, None)
 SEEDS = st.integers(0, 2**32)
 DTYPES = {"f": (np.float32, np.float64), "c": (np.complex64, np.complex128)}
@@ -69,7 +69,7 @@ def test_large(force, name, mode):
     x = np.rint(2 * normal(rng, (2, c_in, length), dtype))
     w = np.rint(2 * normal(rng, (c_in, c_out // geometry["groups"], kernel_size), dtype))
     expected = oracle(x, w, None, geometry | {"padding_mode": mode})
-    for kernel in (None, "gemm", "direct"):
+    for kernel in (None, "gemm", "direct", "fused"):
         with force(kernel):
             y = convt1d.conv_transpose1d(x, w, **geometry, padding_mode=mode)
         np.testing.assert_array_equal(y, expected, err_msg=f"kernel {kernel}")

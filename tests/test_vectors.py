@@ -40,7 +40,9 @@ def test_naive_oracle(cases):
     assert mismatches(cases, compute) == {}
 
 
-@pytest.mark.parametrize(("kernel", "tile"), [(None, None), *itertools.product(["gemm", "direct"], [None, 1, 16, 40])])
+@pytest.mark.parametrize(
+    ("kernel", "tile"), [(None, None), *itertools.product(["gemm", "direct", "fused"], [None, 1, 16, 40])]
+)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("precision", [SINGLE, DOUBLE], ids=["single", "double"])
 def test_exact(operator, cases, force, precision, workers, kernel, tile):

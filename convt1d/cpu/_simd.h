@@ -13,10 +13,17 @@
 #ifndef CONVT1D_SIMD_H
 #define CONVT1D_SIMD_H
 #include <stddef.h>
+#include <string.h>
 
 #if defined(__GNUC__) || defined(__clang__)
   #define ALWAYS_INLINE inline __attribute__((always_inline))
   #define RESTRICT __restrict__
+  /* Loops over registers must vanish: GCC gives up on long bodies, and the accumulators would live in memory. */
+  #if defined(__clang__)
+    #define UNROLL _Pragma("clang loop unroll(full)")
+  #else
+    #define UNROLL _Pragma("GCC unroll 8")
+  #endif
   #define PREFETCH(p) __builtin_prefetch(p)
   #define SCALAR_LEAVES 0
   #if defined(__x86_64__)
@@ -25,6 +32,7 @@
 #else
   #define ALWAYS_INLINE __forceinline
   #define RESTRICT __restrict
+  #define UNROLL
   #define PREFETCH(p) ((void)(p))
   #define SCALAR_LEAVES 1
 #endif
@@ -58,6 +66,15 @@ static inline int direct_block(int most, ptrdiff_t rows)
     return most >= 8 && rows >= 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
 }
 
+/* Outputs of the next register block of the fused product: a power of two, all phases of each. */
+static inline int fused_block(int most, int stride, ptrdiff_t outputs)
+{
+    int block = most / stride;
+    while (block > outputs)
+        block /= 2;
+    return block;
+}
+
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
 
@@ -66,6 +83,7 @@ static inline int direct_block(int most, ptrdiff_t rows)
 #define ROWS 4
 #define VECS 2
 #define T float
+#define T_SIZE 4
 #define LEAF(name) PASTE(name, f0)
 #if SCALAR_LEAVES
   #define VB sizeof(float)
@@ -75,10 +93,12 @@ static inline int direct_block(int most, ptrdiff_t rows)
 #define TB_IS 4
 #include "_leaves.inc"
 #undef T
+#undef T_SIZE
 #undef LEAF
 #undef TB_IS
 #undef VB
 #define T double
+#define T_SIZE 8
 #define LEAF(name) PASTE(name, d0)
 #if SCALAR_LEAVES
   #define VB sizeof(double)
@@ -88,6 +108,7 @@ static inline int direct_block(int most, ptrdiff_t rows)
 #define TB_IS 2
 #include "_leaves.inc"
 #undef T
+#undef T_SIZE
 #undef LEAF
 #undef TB_IS
 #undef VB
@@ -102,17 +123,21 @@ static inline int direct_block(int most, ptrdiff_t rows)
   #define VECS 3
   #define VB 32
   #define T float
+  #define T_SIZE 4
   #define LEAF(name) PASTE(name, f1)
   #define TB_IS 8
   #include "_leaves.inc"
   #undef T
+  #undef T_SIZE
   #undef LEAF
   #undef TB_IS
   #define T double
+  #define T_SIZE 8
   #define LEAF(name) PASTE(name, d1)
   #define TB_IS 4
   #include "_leaves.inc"
   #undef T
+  #undef T_SIZE
   #undef LEAF
   #undef TB_IS
   #undef VB
@@ -126,17 +151,21 @@ static inline int direct_block(int most, ptrdiff_t rows)
   #define VECS 3
   #define VB 64
   #define T float
+  #define T_SIZE 4
   #define LEAF(name) PASTE(name, f2)
   #define TB_IS 8
   #include "_leaves.inc"
   #undef T
+  #undef T_SIZE
   #undef LEAF
   #undef TB_IS
   #define T double
+  #define T_SIZE 8
   #define LEAF(name) PASTE(name, d2)
   #define TB_IS 4
   #include "_leaves.inc"
   #undef T
+  #undef T_SIZE
   #undef LEAF
   #undef TB_IS
   #undef VB
@@ -165,6 +194,10 @@ typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, p
 typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t,
                               ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
                               const double *, ptrdiff_t);
+typedef void (*fused_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                            ptrdiff_t, ptrdiff_t, const float *, const float *, ptrdiff_t, ptrdiff_t, int);
+typedef void (*fused_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                             ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *, const double *, ptrdiff_t, ptrdiff_t, int);
 typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *);
 typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
                               const double *);
@@ -176,6 +209,8 @@ typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdif
 #endif
 static inline direct_float direct_leaf_float(int level) { return BY_LEVEL(direct, f); }
 static inline direct_double direct_leaf_double(int level) { return BY_LEVEL(direct, d); }
+static inline fused_float fused_leaf_float(int level) { return BY_LEVEL(fused, f); }
+static inline fused_double fused_leaf_double(int level) { return BY_LEVEL(fused, d); }
 /* 32-byte vectors gather faster than 64-byte ones (stride 2: 0.05 against 0.17 ns a sample, Zen 4, 2026-11). */
 static inline gather_float gather_leaf_float(int level) { if (level > 1) level = 1; return BY_LEVEL(gather, f); }
 static inline gather_double gather_leaf_double(int level) { if (level > 1) level = 1; return BY_LEVEL(gather, d); }

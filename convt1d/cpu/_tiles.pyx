@@ -42,6 +42,14 @@ cdef extern from "_simd.h" nogil:
                                  const float *)
     ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                   const double *)
+    ctypedef void (*fused_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                 Py_ssize_t, Py_ssize_t, Py_ssize_t, const float *, const float *, Py_ssize_t,
+                                 Py_ssize_t, int)
+    ctypedef void (*fused_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, Py_ssize_t,
+                                  Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double *, const double *,
+                                  Py_ssize_t, Py_ssize_t, int)
+    fused_float fused_leaf_float(int)
+    fused_double fused_leaf_double(int)
     direct_float direct_leaf_float(int)
     direct_double direct_leaf_double(int)
     gather_float gather_leaf_float(int)
@@ -50,11 +58,13 @@ cdef extern from "_simd.h" nogil:
     int simd_rows(int)
     int simd_bytes(int)
     int direct_block(int, Py_ssize_t)
+    int fused_block(int, int, Py_ssize_t)
     void prefetch_row(const void *, size_t)
     const int AHEAD
 
 cdef enum:
     MOST_THREADS = 256
+    ASIDE_DEPTH = 64
 
 cdef int _level() except -1:
     """The processor's SIMD level, or the lower one that CONVT1D_SIMD asks for."""
@@ -150,12 +160,11 @@ cdef struct Entry:
     Py_ssize_t first, last     # the q = i + shift whose position is inside the output: first <= q < last
 
 cdef struct Layer:
-    bint direct, consecutive
+    bint direct, fused, consecutive
     int level, in_place
     Py_ssize_t parts, channels, outputs, groups, stride, taps, step
     Py_ssize_t piece_channels, piece_taps, group_size, nblocks, most_rows
     Block *blocks
-    const int64_t *slots
     Py_ssize_t left        # in real numbers
 
 cdef struct Call:
@@ -363,6 +372,64 @@ cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ss
         bias += n
 
 
+# ---- fused ------------------------------------------------------------------------------------------------
+
+cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
+                Py_ssize_t f0, Py_ssize_t f1, const real *w, const real *x, Py_ssize_t ldx, const real *next,
+                Py_ssize_t ldnext, real *aside, real *bias) noexcept nogil:
+    """Product and gather in one, of columns f0 .. f1-1.
+
+        f0 | aside |        straight into y        | aside | f1
+
+    Columns whose phases do not all lie inside the output, and all of a merged batch, are computed aside and what
+    belongs to the output is copied.
+    """
+    cdef Py_ssize_t S = layer.stride, i = call.first - call.margin, row = group * layer.outputs + block.o0
+    cdef Py_ssize_t f, n, o, k, part, within, run, start, stop, a = f1, b = f1
+    cdef real *y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - layer.left
+    cdef real *to
+    cdef Py_ssize_t ldy
+    w += block.weights
+    for o in range(block.outputs):
+        for k in range(S):
+            bias[o * S + k] = 0
+            if call.bias != NULL:
+                bias[o * S + k] = (<const real *>call.bias)[(row + o) * layer.parts + k % layer.parts]
+    if not call.merged:
+        a = min(max(f0, call.first_inside - i), f1)
+        b = max(min(f1, call.last_inside - i), a)
+        if b - a < f1 - f0 and layer.channels * layer.taps > ASIDE_DEPTH:
+            a = b = f1      # one pass over the weights is worth the copy
+    f = f0
+    while f < f1:
+        if a <= f < b:
+            n, to, ldy = b - f, y + (i + f) * S, call.out_length
+        else:
+            n, to, ldy = (a if f < a else f1) - f, aside, call.ldc * S
+        if real is float:
+            fused_leaf_float(layer.level)(x + f - f0, ldx, w, to, ldy, layer.channels, layer.taps, layer.step,
+                                          block.full_slots, n, bias, next + f - f0, ldnext, block.outputs, <int>S)
+        else:
+            fused_leaf_double(layer.level)(x + f - f0, ldx, w, to, ldy, layer.channels, layer.taps, layer.step,
+                                           block.full_slots, n, bias, next + f - f0, ldnext, block.outputs, <int>S)
+        part = 0
+        while to == aside and part < n:
+            within, run = f + part, n - part
+            if call.merged:
+                sample, within = (f + part) // call.columns, (f + part) % call.columns
+                run = min(run, call.columns - within)
+                y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - layer.left
+            # the sample's margin holds no columns of its own
+            start = max((i + max(within, call.margin)) * S, layer.left)
+            stop = min((i + within + run) * S, layer.left + call.out_length)
+            if start < stop:
+                for o in range(block.outputs):
+                    memcpy(y + o * call.out_length + start, aside + o * ldy + part * S + start - (i + within) * S,
+                           (stop - start) * sizeof(real))
+            part += run
+        f += n
+
+
 # ---- one item of work -------------------------------------------------------------------------------------
 
 cdef void gather_run(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
@@ -425,6 +492,18 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     cdef const Block *block
     for b in range(b0, min((part + 1) * call.blocks_per_item, layer.nblocks)):
         block = &layer.blocks[b]
+        if layer.fused:
+            f = f0 - call.margin
+            if inside:
+                x, ldx = origin + f, call.sc
+            elif not loaded:
+                load[real](layer, call, sample, group, f, f1 - f, 0, layer.channels, workspace)
+                loaded = True
+            next, ldnext = x + AHEAD * ldx, ldx
+            if b == b0 and call.in_place == WHOLE_TILES:
+                next, ldnext = origin + f + call.tile, call.sc
+            fused[real](layer, call, block, sample, group, f0, f1, w, x, ldx, next, ldnext, columns, bias)
+            continue
         aim[real](layer, call, block, group, columns, sources, bias)
         m0 = 0
         while m0 < layer.taps:
@@ -464,19 +543,32 @@ cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int 
 # ---- pack -------------------------------------------------------------------------------------------------
 
 cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
-                     Py_ssize_t sk, Py_ssize_t period, const int64_t *slots, real *out) noexcept nogil:
+                     Py_ssize_t sk, Py_ssize_t period, real *out) noexcept nogil:
     """One block of one group; w[c, o, k] in strides of real numbers, complex as (re, im) pairs.
 
     direct   [piece of taps] [piece of channels] [full rows | others] [register block] [c] [m] [row]
     gemm     [m] [c] [row]                        full rows first
+    fused    [register block of outputs] [c] [m] [output] [slot]       the last m: full slots only
     """
-    cdef Py_ssize_t m, c, r, m0, m1, c0, c1, half, first, rows, taps, width
+    cdef Py_ssize_t m, c, r, o, m0, m1, c0, c1, half, first, rows, taps, width
+    if layer.fused:
+        o = 0
+        while o < block.outputs:
+            width = fused_block(simd_rows(layer.level), <int>layer.stride, block.outputs - o)
+            for c in range(layer.channels):
+                for m in range(layer.taps):
+                    rows = block.slots if m < layer.taps - 1 else block.full_slots
+                    for r in range(width * rows):
+                        out[r] = element(layer, block, w, sc, so, sk, period, c, m, row_of(block, o + r // rows, r % rows))
+                    out += width * rows
+            o += width
+        return
     if not layer.direct:
         for m in range(layer.taps):
             rows = block.rows if m < layer.taps - 1 else block.full_rows
             for c in range(layer.channels):
                 for r in range(rows):
-                    out[r] = element(layer, block, w, sc, so, sk, period, slots, c, m, r)
+                    out[r] = element(layer, block, w, sc, so, sk, period, c, m, r)
                 out += rows
         return
     m0 = 0
@@ -494,7 +586,7 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
                     for c in range(c0, c1):
                         for m in range(m0, taps):
                             for r in range(width):
-                                out[r] = element(layer, block, w, sc, so, sk, period, slots, c, m, first + r)
+                                out[r] = element(layer, block, w, sc, so, sk, period, c, m, first + r)
                             out += width
                     first += width
                     rows -= width
@@ -503,7 +595,7 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
 
 
 cdef inline real element(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
-                         Py_ssize_t sk, Py_ssize_t period, const int64_t *slots, Py_ssize_t c, Py_ssize_t m,
+                         Py_ssize_t sk, Py_ssize_t period, Py_ssize_t c, Py_ssize_t m,
                          Py_ssize_t row) noexcept nogil:
     """The weight that row, channel and tap of the real problem meet.
 
@@ -568,13 +660,12 @@ cdef class Kernel:
         free(self.layer.blocks)
 
     def __init__(self, plan, weight, Py_ssize_t groups, Py_ssize_t left):
-        cdef const int64_t[::1] slots = plan.slots
         cdef const int64_t[:, ::1] table = plan.blocks
         cdef Py_ssize_t b
         cdef Block *block
         cdef Layer *layer = &self.layer
         self.plan = plan
-        layer.direct = plan.kernel == "direct"
+        layer.direct, layer.fused = plan.kernel == "direct", plan.kernel == "fused"
         layer.consecutive = plan.consecutive
         layer.in_place = plan.in_place
         layer.level = LEVEL
@@ -583,7 +674,6 @@ cdef class Kernel:
         layer.stride, layer.taps, layer.step = plan.stride, plan.taps, plan.step
         layer.piece_channels, layer.piece_taps = plan.piece_channels, plan.piece_taps
         layer.group_size, layer.nblocks = plan.group_size, table.shape[0]
-        layer.slots = &slots[0]
         layer.left = left * plan.parts
         layer.most_rows = 0
         layer.blocks = <Block *>malloc(layer.nblocks * sizeof(Block))
@@ -625,7 +715,7 @@ cdef class Kernel:
             with nogil:
                 for item in prange(layer.groups * layer.nblocks, num_threads=threads, schedule="dynamic"):
                     pack_block[real](layer, &layer.blocks[item % layer.nblocks],
-                                     w + (item // layer.nblocks) * per * sc, sc, so, sk, period, layer.slots,
+                                     w + (item // layer.nblocks) * per * sc, sc, so, sk, period,
                                      out + (item // layer.nblocks) * layer.group_size
                                      + layer.blocks[item % layer.nblocks].weights)
         finally:
