@@ -39,9 +39,9 @@ cdef extern from "_simd.h" nogil:
     ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, Py_ssize_t,
                                    Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, const double *, Py_ssize_t)
     ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                                 const float *)
+                                  const float *)
     ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                                  const double *)
+                                   const double *)
     ctypedef void (*fused_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                  Py_ssize_t, Py_ssize_t, Py_ssize_t, const float *, const float *, Py_ssize_t,
                                  Py_ssize_t, int)
@@ -61,6 +61,36 @@ cdef extern from "_simd.h" nogil:
     int fused_block(int, int, Py_ssize_t)
     void prefetch_row(const void *, size_t)
     const int AHEAD
+
+
+# The leaves of a SIMD level by element type; _leaves.inc says what each computes.
+
+cdef inline void direct_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *c, Py_ssize_t ldc,
+                             Py_ssize_t channels, Py_ssize_t taps, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t n,
+                             bint add, const real *next, Py_ssize_t ldnext) noexcept nogil:
+    if real is float:
+        direct_leaf_float(level)(x, ldx, w, c, ldc, channels, taps, step, rows, n, add, next, ldnext)
+    else:
+        direct_leaf_double(level)(x, ldx, w, c, ldc, channels, taps, step, rows, n, add, next, ldnext)
+
+
+cdef inline void gather_leaf(int level, real *y, Py_ssize_t stride, const real **sources, Py_ssize_t at,
+                             Py_ssize_t phases, Py_ssize_t n, const real *bias) noexcept nogil:
+    if real is float:
+        gather_leaf_float(level)(y, stride, sources, at, phases, n, bias)
+    else:
+        gather_leaf_double(level)(y, stride, sources, at, phases, n, bias)
+
+
+cdef inline void fused_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *y, Py_ssize_t ldy,
+                            Py_ssize_t channels, Py_ssize_t taps, Py_ssize_t step, Py_ssize_t full, Py_ssize_t n,
+                            const real *bias, const real *next, Py_ssize_t ldnext, Py_ssize_t outputs,
+                            int stride) noexcept nogil:
+    if real is float:
+        fused_leaf_float(level)(x, ldx, w, y, ldy, channels, taps, step, full, n, bias, next, ldnext, outputs, stride)
+    else:
+        fused_leaf_double(level)(x, ldx, w, y, ldy, channels, taps, step, full, n, bias, next, ldnext, outputs, stride)
+
 
 cdef enum:
     MOST_THREADS = 256
@@ -275,22 +305,14 @@ cdef void product(const Layer *layer, const Call *call, const Block *block, cons
         p = w + block.weights + m0 * block.rows * layer.channels
         short_taps = min(m1, layer.taps - 1) - m0
         p += c0 * (block.full_rows * (m1 - m0) + (block.rows - block.full_rows) * short_taps)
-        if real is float:
-            direct_leaf_float(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, m1 - m0, layer.step,
-                                           block.full_rows, n, add, next, ldnext)
-        else:
-            direct_leaf_double(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, m1 - m0, layer.step,
-                                            block.full_rows, n, add, next, ldnext)
+        direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, c1 - c0, m1 - m0, layer.step,
+                          block.full_rows, n, add, next, ldnext)
         if short_taps > 0 and block.rows > block.full_rows:
             p += (c1 - c0) * block.full_rows * (m1 - m0)
             x += (m1 - m0 - short_taps) * layer.step
             columns += block.full_rows * call.ldc
-            if real is float:
-                direct_leaf_float(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, short_taps, layer.step,
-                                               block.rows - block.full_rows, n, add, next, ldnext)
-            else:
-                direct_leaf_double(layer.level)(x, ldx, p, columns, call.ldc, c1 - c0, short_taps, layer.step,
-                                                block.rows - block.full_rows, n, add, next, ldnext)
+            direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, c1 - c0, short_taps, layer.step,
+                              block.rows - block.full_rows, n, add, next, ldnext)
         return
     # packed [m][c][row]
     for m in range(m0, m1):
@@ -340,7 +362,7 @@ cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ss
         entry 1    #|######################|#      (offset >= stride: shifted)
                     |- one interleave -----|       what is left at both ends is written one by one
     """
-    cdef Py_ssize_t e, o, q, S = layer.stride, n = block.entry1 - block.entry0, q0 = i0, q1 = i1
+    cdef Py_ssize_t e, _o, q, hi, S = layer.stride, n = block.entry1 - block.entry0, q0 = i0, q1 = i1
     cdef const Entry *entries = call.entries + block.entry0
     cdef const Entry *entry
     cdef real *y = (<real *>call.y - layer.left
@@ -349,14 +371,12 @@ cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ss
     if not plain:
         for e in range(n):
             q0 = max(q0, max(i0 + entries[e].shift, entries[e].first))
-            q1 = min(q1, min(i1 + entries[e].shift, entries[e].last)) if e else min(i1 + entries[0].shift, entries[0].last)
+            hi = min(i1 + entries[e].shift, entries[e].last)
+            q1 = min(q1, hi) if e else hi
         q1 = max(q0, q1) if layer.consecutive else q0
-    for o in range(block.outputs):
+    for _o in range(block.outputs):
         if q1 > q0:
-            if real is float:
-                gather_leaf_float(layer.level)(y + q0 * S + entries[0].phase, S, sources, at + q0 - i0, n, q1 - q0, bias)
-            else:
-                gather_leaf_double(layer.level)(y + q0 * S + entries[0].phase, S, sources, at + q0 - i0, n, q1 - q0, bias)
+            gather_leaf[real](layer.level, y + q0 * S + entries[0].phase, S, sources, at + q0 - i0, n, q1 - q0, bias)
         if not plain:
             for e in range(n):
                 entry = &entries[e]
@@ -406,12 +426,8 @@ cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssi
             n, to, ldy = b - f, y + (i + f) * S, call.out_length
         else:
             n, to, ldy = (a if f < a else f1) - f, aside, call.ldc * S
-        if real is float:
-            fused_leaf_float(layer.level)(x + f - f0, ldx, w, to, ldy, layer.channels, layer.taps, layer.step,
-                                          block.full_slots, n, bias, next + f - f0, ldnext, block.outputs, <int>S)
-        else:
-            fused_leaf_double(layer.level)(x + f - f0, ldx, w, to, ldy, layer.channels, layer.taps, layer.step,
-                                           block.full_slots, n, bias, next + f - f0, ldnext, block.outputs, <int>S)
+        fused_leaf[real](layer.level, x + f - f0, ldx, w, to, ldy, layer.channels, layer.taps, layer.step,
+                         block.full_slots, n, bias, next + f - f0, ldnext, block.outputs, <int>S)
         part = 0
         while to == aside and part < n:
             within, run = f + part, n - part
@@ -550,7 +566,7 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
     gemm     [m] [c] [row]                        full rows first
     fused    [register block of outputs] [c] [m] [output] [slot]       the last m: full slots only
     """
-    cdef Py_ssize_t m, c, r, o, m0, m1, c0, c1, half, first, rows, taps, width
+    cdef Py_ssize_t m, c, r, o, row, m0, m1, c0, c1, half, first, rows, taps, width
     if layer.fused:
         o = 0
         while o < block.outputs:
@@ -559,7 +575,8 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
                 for m in range(layer.taps):
                     rows = block.slots if m < layer.taps - 1 else block.full_slots
                     for r in range(width * rows):
-                        out[r] = element(layer, block, w, sc, so, sk, period, c, m, row_of(block, o + r // rows, r % rows))
+                        row = row_of(block, o + r // rows, r % rows)
+                        out[r] = element(layer, block, w, sc, so, sk, period, c, m, row)
                     out += width * rows
             o += width
         return
