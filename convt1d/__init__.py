@@ -16,16 +16,17 @@ How a call flows, and where things live::
                 |  threads.py     workers -> threads
                 v
     kernel      |  cpu/_tiles.pyx   pack the weights once; for each tile:
-                |                     load -> product -> gather
-                |                             |           |
-                |                     cpu/_blas.pxd   cpu/_simd.h, _leaves.inc   (BLAS | SIMD, by dispatch)
+                |                     load -> product -> gather      "direct" (SIMD), "gemm" (BLAS)
+                |                     load -> both in registers      "fused"  (SIMD)
+                |                  cpu/_leaves.inc   the SIMD leaves; _simd.h builds them for each instruction set
+                |                  cpu/_blas.pxd     the only file that touches BLAS
                 v
     output      y (N, C_out, L_out), each sample written once
 
     cli.py, __main__.py   the command `convt1d`          info.py   what `convt1d info` prints
 
 A new padding mode is an index map in padding.py; a new check goes where its parameter is checked; a new kernel is a
-product in cpu/_tiles.pyx and a predicate in dispatch.py.
+leaf in cpu/_leaves.inc, its call in cpu/_tiles.pyx and a predicate in dispatch.choose_kernel.
 """
 
 from .functional import conv_transpose1d

@@ -3,11 +3,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from . import arrays, dispatch, padding, threads
 from . import geometry as geometry_module
 from .geometry import Geometry
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    Size = int | Sequence[int]
 
 # Input shapes whose cutting into tiles an operator remembers.
 _REMEMBERED = 128
@@ -106,19 +114,19 @@ class Operator:
 
 
 def conv_transpose1d(
-    x,
-    weight,
-    bias=None,
-    stride=1,
-    padding=0,
-    output_padding=0,
-    groups=1,
-    dilation=1,
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
     *,
-    padding_mode="zeros",
-    out=None,
-    workers=None,
-):
+    padding_mode: str = "zeros",
+    out: np.ndarray | None = None,
+    workers: int | None = None,
+) -> np.ndarray:
     """1-D transposed convolution.
 
     Also known as a fractionally-strided convolution, or (loosely) a deconvolution: each input sample adds a copy

@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from operator import attrgetter
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from . import arrays, initialize
 from . import geometry as geometry_module
 from .functional import Operator
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, DTypeLike
+
+    from .functional import Size
 
 
 class ConvTranspose1d:
@@ -79,20 +86,20 @@ class ConvTranspose1d:
 
     def __init__(
         self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=1,
-        padding=0,
-        output_padding=0,
-        groups=1,
-        bias=True,
-        dilation=1,
-        padding_mode="zeros",
+        in_channels: int,
+        out_channels: int,
+        kernel_size: Size,
+        stride: Size = 1,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: Size = 1,
+        padding_mode: str = "zeros",
         *,
-        dtype=np.float32,
-        rng=None,
-    ):
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | int | None = None,
+    ) -> None:
         geometry = geometry_module.check(
             in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, dilation, padding_mode
         )
@@ -110,7 +117,14 @@ class ConvTranspose1d:
                 array.flags.writeable = False
         self._operator = Operator(geometry, weight, bias)
 
-    def __call__(self, x, output_size=None, *, out=None, workers=None):
+    def __call__(
+        self,
+        x: ArrayLike,
+        output_size: Size | None = None,
+        *,
+        out: np.ndarray | None = None,
+        workers: int | None = None,
+    ) -> np.ndarray:
         """Apply the layer.
 
         Parameters
@@ -130,12 +144,12 @@ class ConvTranspose1d:
         """
         return self._operator(x, output_size, out, workers)
 
-    def output_length(self, L) -> int:
+    def output_length(self, L: int) -> int:
         """Length of the output for an input of `L` samples."""
         return self._operator.geometry.checked_output_length(geometry_module.as_int("L", L, 1))
 
     @property
-    def weight(self):
+    def weight(self) -> np.ndarray:
         # a view: the array itself could be made writable again, and an edit would leave stale packs in use
         return self._operator.weight.view()
 
@@ -144,7 +158,7 @@ class ConvTranspose1d:
         self._set(self._operator.geometry, self._own("weight", value, self.weight.shape), self._operator.bias)
 
     @property
-    def bias(self):
+    def bias(self) -> np.ndarray | None:
         bias = self._operator.bias
         return None if bias is None else bias.view()
 
@@ -175,19 +189,19 @@ class ConvTranspose1d:
     padding_mode = property(attrgetter("_operator.geometry.padding_mode"))
 
     @property
-    def padding(self):
+    def padding(self) -> int | tuple[int, int]:
         """As given: an int, or a pair where left and right differ."""
         left, right = self._operator.geometry.padding
         return left if left == right else (left, right)
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Copies of the weights by name, as torch names them: "weight", and "bias" if there is one."""
         state = {"weight": self.weight.copy()}
         if self.bias is not None:
             state["bias"] = self.bias.copy()
         return state
 
-    def load_state_dict(self, state) -> None:
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take the weights from a mapping such as `state_dict` returns; all or nothing.
 
         Raises

@@ -45,6 +45,19 @@ def paying(multiply_adds: int, data_bytes: int, allowed: int) -> int:
     return max(1, min(allowed, int(seconds / (SERIAL_SECONDS / 2)))) if seconds > SERIAL_SECONDS else 1
 
 
+def release_workspaces() -> int:
+    """Give the threads' workspaces (2 MiB each, kept from call to call) back to the system.
+
+    Returns
+    -------
+    int
+        How many were released.
+    """
+    from .cpu import _tiles
+
+    return _tiles.release_workspaces()
+
+
 @functools.cache
 def _quota() -> int:
     """CPUs that the Linux control group grants; a large number where there is no quota."""

@@ -124,8 +124,8 @@ def test_workspaces_are_kept_and_released():
     layer = convt1d.ConvTranspose1d(64, 64, 8, stride=4, rng=0)
     x = np.ones((2, 64, 4000), np.float32)
     y = layer(x, workers=2)
-    assert 1 <= _tiles.release_workspaces() <= 64
-    assert _tiles.release_workspaces() == 0
+    assert 1 <= threads.release_workspaces() <= 64
+    assert threads.release_workspaces() == 0
     np.testing.assert_array_equal(layer(x, workers=2), y)
 
 
@@ -175,3 +175,22 @@ def test_benchmark_layers_are_well_formed():
     for name, _, c_in, c_out, k, s, p, op, d, g, length in text["layers"]:
         checked = geometry.check(c_in, c_out, k, s, p, op, g, d)
         assert checked.checked_output_length(length) >= 1, name
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads VmHWM from /proc")
+def test_peak_memory_is_the_output_and_little_more():
+    """Ten seconds of DAC's last layer: a column buffer of the whole signal would be 339 MB more."""
+    code = """
+import numpy as np, convt1d
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+layer = convt1d.ConvTranspose1d(192, 96, 4, stride=2, padding=1, rng=0)
+x = np.ones((1, 192, 441_000), np.float32)
+layer(x[..., :100])
+before = peak()
+y = layer(x)
+print(peak() - before - y.nbytes)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert int(run.stdout) < 16 * 1024 * 1024, run.stderr

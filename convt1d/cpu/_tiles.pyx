@@ -6,6 +6,7 @@
     product   weights^T x tile  ->  columns        direct (SIMD) or BLAS, accumulated over taps and channels
     gather    columns + bias    ->  y              each output sample written once
 
+or, in the fused kernel, product and gather in one.
 Tiles x weight blocks x groups x batch are independent: any order, any number of threads, the same bits.
 Everything here assumes checked arguments (geometry.py, arrays.py, dispatch.py).
 """
@@ -158,13 +159,7 @@ cdef void *_take_workspace() except NULL:
 
 
 def release_workspaces():
-    """Give the threads' workspaces (2 MiB each, kept for the next call) back to the system.
-
-    Returns
-    -------
-    int
-        How many were released.
-    """
+    """See threads.release_workspaces."""
     cdef int n = 0
     while True:
         try:
