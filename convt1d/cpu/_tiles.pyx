@@ -95,7 +95,6 @@ cdef inline void fused_leaf(int level, const real *x, Py_ssize_t ldx, const real
 
 cdef enum:
     MOST_THREADS = 256
-    ASIDE_DEPTH = 64
 
 cdef int _level() except -1:
     """The processor's SIMD level, or the lower one that CONVT1D_SIMD asks for."""
@@ -413,8 +412,8 @@ cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssi
     if not call.merged:
         a = min(max(f0, call.first_inside - i), f1)
         b = max(min(f1, call.last_inside - i), a)
-        if b - a < f1 - f0 and layer.channels * layer.taps > ASIDE_DEPTH:
-            a = b = f1      # one pass over the weights is worth the copy
+        if b - a < f1 - f0 < 4 * layer.channels * layer.taps:
+            a = b = f1      # the copy costs less than sums of their own for the edges
     f = f0
     while f < f1:
         if a <= f < b:
