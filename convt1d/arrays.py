@@ -90,7 +90,7 @@ def check_size(what: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
         raise ValueError(f"{what} of shape {shape} and dtype {dtype.name} would need {size:.3e} bytes, too large")
 
 
-def check_out(out, shape: tuple[int, ...], dtype: np.dtype, inputs) -> None:
+def check_out(out, shape: tuple[int, ...], dtype: np.dtype, **inputs) -> None:
     """`out` must be writable, C-contiguous, exactly of this shape and type, and apart from the inputs."""
     if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):
         raise TypeError(f"out must be a plain numpy.ndarray, got {type(out).__name__}")
@@ -102,8 +102,8 @@ def check_out(out, shape: tuple[int, ...], dtype: np.dtype, inputs) -> None:
         raise ValueError(f"out must be C-contiguous and aligned, got strides {out.strides}")
     if not out.flags.writeable:
         raise ValueError("out must be writable, got a read-only array")
-    for name, array in inputs:
-        if np.may_share_memory(out, array) and _shares_memory(out, array):
+    for name, array in inputs.items():
+        if array is not None and np.may_share_memory(out, array) and _shares_memory(out, array):
             raise ValueError(f"out must not overlap {name}, got arrays that share memory")
 
 

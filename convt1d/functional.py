@@ -51,10 +51,7 @@ class Operator:
         if out is None:
             out = np.empty(shape, dtype)
         else:
-            inputs = [("x", x), ("weight", self.weight)]
-            if self.bias is not None:
-                inputs.append(("bias", self.bias))
-            arrays.check_out(out, shape, dtype, inputs)
+            arrays.check_out(out, shape, dtype, x=x, weight=self.weight, bias=self.bias)
         if run is None:  # N = 0
             return out
         if x.dtype != compute or not x.flags.aligned:
