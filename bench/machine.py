@@ -179,5 +179,5 @@ def describe():
         "affinity": affinity(),
         "last_level_cache_mib": last_level_cache() / 2**20,
         "memory_gib": round(memory / 2**30, 1) if memory else None,
-        "system": f"{platform.system()} {platform.release()}",
+        "system": f"{platform.system()} {platform.release().partition('-')[0]}",
     }
