@@ -86,7 +86,7 @@ static inline int fused_block(int most, int stride, ptrdiff_t outputs)
 #define T_SIZE 4
 #define LEAF(name) PASTE(name, f0)
 #if SCALAR_LEAVES
-  #define VB sizeof(float)
+  #define VB 4
 #else
   #define VB 16
 #endif
@@ -101,7 +101,7 @@ static inline int fused_block(int most, int stride, ptrdiff_t outputs)
 #define T_SIZE 8
 #define LEAF(name) PASTE(name, d0)
 #if SCALAR_LEAVES
-  #define VB sizeof(double)
+  #define VB 8
 #else
   #define VB 16
 #endif
