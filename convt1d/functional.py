@@ -84,12 +84,14 @@ class Operator:
         shape = (*x.shape[:-2], geometry.out_channels, out_length)
         arrays.check_size("the output", shape, compute)
         batch = x.shape[0] if x.ndim == 3 else 1
+        from .cpu import _tiles  # SciPy's BLAS takes 0.15 s to import: not before it is needed
+
         kernel, bias = self._kernel(compute)
         if batch == 0:
             return None, dtype, compute, bias, shape, None
         sources = padding.halo_sources(geometry.halo(output_padding), length, geometry.padding_mode)
         tiling = dispatch.tiling(geometry, kernel.plan, batch, length, out_length)
-        run = kernel.prepare(tiling, batch, length, out_length, sources)
+        run = _tiles.Run(kernel, tiling, batch, length, out_length, sources)
         multiply_adds = batch * length * self.weight.size * (4 if compute.kind == "c" else 1)
         data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * out_length)
         return run, dtype, compute, bias, shape, (multiply_adds, data_bytes)
@@ -98,7 +100,7 @@ class Operator:
         """Packed weights and bias in a compute type."""
         found = self._kernels.get(compute)
         if found is None:
-            from .cpu import _tiles  # SciPy's BLAS takes 0.15 s to import: not before it is needed
+            from .cpu import _tiles
 
             weight = arrays.cast("weight", self.weight, compute)
             bias = None

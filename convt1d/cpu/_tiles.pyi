@@ -14,14 +14,6 @@ def release_workspaces() -> int: ...
 class Kernel:
     plan: dispatch.Plan
     def __init__(self, plan: dispatch.Plan, weight: NDArray[np.inexact], groups: int, left: int) -> None: ...
-    def prepare(
-        self,
-        tiling: dispatch.Tiling,
-        batch: int,
-        length: int,
-        out_length: int,
-        sources: Sequence[NDArray[np.int64]],
-    ) -> Run: ...
 
 class Run:
     leaves_gaps: bool

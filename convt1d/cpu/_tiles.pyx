@@ -732,13 +732,18 @@ cdef class Kernel:
         finally:
             PyBuffer_Release(&buffer)
 
-    def prepare(self, tiling, Py_ssize_t batch, Py_ssize_t length, Py_ssize_t out_length, sources):
-        """A `Run` for one input length and batch size; `sources` as from `padding.halo_sources`."""
-        return Run(self, tiling, batch, length, out_length, sources)
-
 
 cdef class Run:
-    """A kernel bound to one input length and batch size; call it with arrays."""
+    """A kernel bound to one input length and batch size; call it with arrays.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    tiling : dispatch.Tiling
+    batch, length, out_length : int
+    sources : tuple of ndarray
+        As from `padding.halo_sources`.
+    """
 
     cdef Kernel kernel
     cdef Call call
