@@ -117,7 +117,7 @@ def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool
     direct   SIMD sums in registers over all channels and taps, 97..100 % of the FMA peak with AVX2 or AVX-512
     fused    the same with the gather in registers: 1.05..1.8 x faster where sums are short, never behind by more
              than timing noise up to a depth of 512; for a few strides only
-    gemm     BLAS: 90..97 % on tiles this small on its AVX-512 core, 50..75 % on its AVX2 core; the better code
+    gemm     BLAS: 80..97 % on tiles this small on its AVX-512 core, 35..65 % on its AVX2 core; the better code
              where our leaves have neither instruction set (level 0), once there is enough to multiply
     (one core of a Zen 4, 2026-11)
     """
