@@ -4,7 +4,7 @@
  * No -march flag: a wheel must run anywhere. Each function carries its own target attribute, chosen with
  * __builtin_cpu_supports (`#pragma GCC target` is ignored by Clang; target_clones needs ifunc, which musl lacks).
  *
- *   level   vectors    built by                        registers for the direct product (rows x vectors)
+ *   level   vectors    built by                        accumulators (rows x vectors), of registers
  *   2       64 bytes   GCC, Clang on x86-64: AVX-512   8 x 3 of 32
  *   1       32 bytes   GCC, Clang on x86-64: AVX2+FMA  4 x 3 of 16
  *   0       16 bytes   GCC, Clang: SSE2, NEON, ...     4 x 2 of 16
@@ -90,12 +90,10 @@ static inline int fused_block(int most, int stride, ptrdiff_t outputs)
 #else
   #define VB 16
 #endif
-#define TB_IS 4
 #include "_leaves.inc"
 #undef T
 #undef T_SIZE
 #undef LEAF
-#undef TB_IS
 #undef VB
 #define T double
 #define T_SIZE 8
@@ -105,12 +103,10 @@ static inline int fused_block(int most, int stride, ptrdiff_t outputs)
 #else
   #define VB 16
 #endif
-#define TB_IS 2
 #include "_leaves.inc"
 #undef T
 #undef T_SIZE
 #undef LEAF
-#undef TB_IS
 #undef VB
 #undef ATTR
 #undef ROWS
@@ -125,21 +121,17 @@ static inline int fused_block(int most, int stride, ptrdiff_t outputs)
   #define T float
   #define T_SIZE 4
   #define LEAF(name) PASTE(name, f1)
-  #define TB_IS 8
   #include "_leaves.inc"
   #undef T
   #undef T_SIZE
   #undef LEAF
-  #undef TB_IS
   #define T double
   #define T_SIZE 8
   #define LEAF(name) PASTE(name, d1)
-  #define TB_IS 4
   #include "_leaves.inc"
   #undef T
   #undef T_SIZE
   #undef LEAF
-  #undef TB_IS
   #undef VB
   #undef ATTR
   #undef ROWS
@@ -153,21 +145,17 @@ static inline int fused_block(int most, int stride, ptrdiff_t outputs)
   #define T float
   #define T_SIZE 4
   #define LEAF(name) PASTE(name, f2)
-  #define TB_IS 8
   #include "_leaves.inc"
   #undef T
   #undef T_SIZE
   #undef LEAF
-  #undef TB_IS
   #define T double
   #define T_SIZE 8
   #define LEAF(name) PASTE(name, d2)
-  #define TB_IS 4
   #include "_leaves.inc"
   #undef T
   #undef T_SIZE
   #undef LEAF
-  #undef TB_IS
   #undef VB
   #undef ATTR
   #undef ROWS
