@@ -32,6 +32,7 @@ class Operator:
         self._calls: dict = {}
 
     def __call__(self, x, output_size=None, out=None, workers=None):
+        allowed = threads.count(workers)
         if type(x) is not np.ndarray:
             x = arrays.as_array("x", x, (2, 3))
         if output_size is None:
@@ -42,12 +43,11 @@ class Operator:
         key = (x.dtype, x.shape, output_padding)
         call = self._calls.get(key)
         if call is None:
-            call = self._prepare(x, output_padding)
+            call = self._prepare(x, output_padding, allowed)
             if len(self._calls) >= _REMEMBERED:
                 self._calls.clear()
             self._calls[key] = call
         run, dtype, compute, bias, shape, work = call
-        allowed = threads.count(workers)
         if out is None:
             out = np.empty(shape, dtype)
         else:
@@ -73,7 +73,7 @@ class Operator:
                 f"{self.weight.shape}, got {x.shape}"
             )
 
-    def _prepare(self, x, output_padding):
+    def _prepare(self, x, output_padding, allowed):
         """Everything about a call but the data: checked once per element type and shape."""
         self._check_shape(x)
         geometry = self.geometry
@@ -86,7 +86,7 @@ class Operator:
         batch = x.shape[0] if x.ndim == 3 else 1
         from .cpu import _tiles  # SciPy's BLAS takes 0.15 s to import: not before it is needed
 
-        kernel, bias = self._kernel(compute)
+        kernel, bias = self._kernel(compute, allowed)
         if batch == 0:
             return None, dtype, compute, bias, shape, None
         sources = padding.halo_sources(geometry.halo(output_padding), length, geometry.padding_mode)
@@ -96,7 +96,7 @@ class Operator:
         data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * out_length)
         return run, dtype, compute, bias, shape, (multiply_adds, data_bytes)
 
-    def _kernel(self, compute):
+    def _kernel(self, compute, allowed):
         """Packed weights and bias in a compute type."""
         found = self._kernels.get(compute)
         if found is None:
@@ -107,7 +107,7 @@ class Operator:
             if self.bias is not None:
                 bias = np.ascontiguousarray(arrays.cast("bias", self.bias, compute))
             plan = dispatch.plan(self.geometry, compute, _tiles.machine())
-            kernel = _tiles.Kernel(plan, weight, self.geometry.groups, self.geometry.padding[0])
+            kernel = _tiles.Kernel(plan, weight, self.geometry.groups, self.geometry.padding[0], allowed)
             found = self._kernels[compute] = kernel, bias
         return found
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 # Work below this stays on one thread: waking a second one costs 5..50 us (Zen 4, 2026-11).
 SERIAL_SECONDS = 60e-6
+# More threads than this are never used; cpu/_tiles.pyx has room for as many.
+MOST = 256
 # What one thread does, to estimate that work: multiply-adds and bytes per second. Only the order matters.
 _MULTIPLY_ADDS = 40e9
 _BYTES = 15e9
@@ -32,7 +34,7 @@ def count(workers) -> int:
     except TypeError:
         raise TypeError(f"workers must be None or an int, got {workers!r}") from None
     if n > 0:
-        return n
+        return min(n, MOST)
     cores = os.cpu_count() or 1  # asks the system, 6 us: only where it is needed
     if n == 0 or n < -cores:
         raise ValueError(f"workers must be positive, or negative and at least -{cores} (the cores), got {n}")

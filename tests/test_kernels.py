@@ -129,6 +129,12 @@ def test_workspaces_are_kept_and_released():
     np.testing.assert_array_equal(layer(x, workers=2), y)
 
 
+def test_absurd_number_of_workers_is_harmless():
+    layer = convt1d.ConvTranspose1d(256, 256, 16, stride=8, rng=0)
+    x = np.ones((256, 50), np.float32)
+    np.testing.assert_array_equal(layer(x, workers=10**30), layer(x, workers=1))
+
+
 def test_small_work_stays_on_one_thread():
     assert threads.paying(1000, 1000, 8) == 1
     assert threads.paying(10**9, 10**6, 8) == 8
@@ -150,6 +156,23 @@ print(os.waitpid(pid, 0)[1], np.array_equal(layer(x, workers=2), y))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert run.stdout == "0 True\n", run.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_fork_after_parallel_packing():
+    """Packing large weights starts threads too, even if the call itself is small."""
+    code = """
+import os, numpy as np, convt1d
+layer = convt1d.ConvTranspose1d(256, 256, 16, stride=8, rng=0)
+layer(np.ones((256, 1), np.float32), workers=2)
+pid = os.fork()
+if pid == 0:
+    layer(np.ones((4, 256, 400), np.float32), workers=2)
+    os._exit(0)
+print(os.waitpid(pid, 0)[1])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stdout == "0\n", run.stderr
 
 
 def test_import_is_light():

@@ -13,7 +13,9 @@ def release_workspaces() -> int: ...
 
 class Kernel:
     plan: dispatch.Plan
-    def __init__(self, plan: dispatch.Plan, weight: NDArray[np.inexact], groups: int, left: int) -> None: ...
+    def __init__(
+        self, plan: dispatch.Plan, weight: NDArray[np.inexact], groups: int, left: int, threads: int
+    ) -> None: ...
 
 class Run:
     leaves_gaps: bool

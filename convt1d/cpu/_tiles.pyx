@@ -31,7 +31,6 @@ cdef extern from "_openmp.h" nogil:
     const int BUILT_WITH_OPENMP
     int omp_get_thread_num()
     int omp_get_max_threads()
-    int omp_in_parallel()
     int PAUSE_OPENMP()
 
 cdef extern from "_simd.h" nogil:
@@ -95,6 +94,7 @@ cdef inline void fused_leaf(int level, const real *x, Py_ssize_t ldx, const real
 
 cdef enum:
     MOST_THREADS = 256
+    PACK_SERIAL = 500_000      # weights, about half a millisecond: fewer are packed on one thread
 
 cdef int _level() except -1:
     """The processor's SIMD level, or the lower one that CONVT1D_SIMD asks for."""
@@ -657,6 +657,8 @@ cdef class Kernel:
     groups : int
     left : int
         Left padding, in samples.
+    threads : int
+        Most threads to pack with.
     """
 
     cdef Layer layer
@@ -670,7 +672,7 @@ cdef class Kernel:
     def __dealloc__(self):
         free(self.layer.blocks)
 
-    def __init__(self, plan, weight, Py_ssize_t groups, Py_ssize_t left):
+    def __init__(self, plan, weight, Py_ssize_t groups, Py_ssize_t left, int threads):
         cdef const int64_t[:, ::1] table = plan.blocks
         cdef Py_ssize_t b
         cdef Block *block
@@ -703,20 +705,23 @@ cdef class Kernel:
         self.double_precision = weight.dtype.char in "dD"
         self.packed = _aligned(groups * layer.group_size, np.float64 if self.double_precision else np.float32)
         if self.double_precision:
-            self._pack[double](weight, 0)
+            self._pack[double](weight, threads, 0)
         else:
-            self._pack[float](weight, 0)
+            self._pack[float](weight, threads, 0)
 
-    cdef _pack(self, weight, real unused):
+    cdef _pack(self, weight, int threads, real unused):
+        global _parallel
         cdef real[::1] packed = self.packed
         cdef Layer *layer = &self.layer
         cdef const real *w
         cdef real *out = &packed[0]
         cdef Py_ssize_t item, sc, so, sk, per = layer.channels // layer.parts
         cdef Py_ssize_t period = self.plan.period
-        cdef int threads = omp_get_max_threads() if packed.shape[0] > 500_000 and not omp_in_parallel() else 1
         cdef Py_ssize_t size = sizeof(real)
         cdef Py_buffer buffer
+        threads = min(threads, MOST_THREADS) if packed.shape[0] > PACK_SERIAL else 1
+        if threads > 1:
+            _parallel = True
         PyObject_GetBuffer(weight, &buffer, PyBUF_STRIDED_RO)
         try:
             w = <const real *>buffer.buf
