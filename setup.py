@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The extension module and its OpenMP flags; everything else is in pyproject.toml."""
+"""The extension modules and their OpenMP flags; everything else is in pyproject.toml."""
 
 import os
 import sys
+from glob import glob
 
 from setuptools import Extension, setup
 
@@ -19,12 +20,13 @@ if os.environ.get("CONVT1D_OPENMP", "1") == "0":
 setup(
     ext_modules=[
         Extension(
-            "convt1d.cpu._tiles",
-            ["convt1d/cpu/_tiles.pyx"],
-            depends=["convt1d/cpu/" + name for name in ("_simd.h", "_leaves.inc", "_blas.pxd", "_openmp.h")],
+            f"convt1d.cpu.{name}",
+            [f"convt1d/cpu/{name}.pyx"],
+            depends=[path for pattern in ("*.h", "*.inc", "*.pxd") for path in glob(f"convt1d/cpu/{pattern}")],
             include_dirs=["convt1d/cpu"],
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )
+        for name in ("_correlate", "_runtime", "_tiles")
     ]
 )

@@ -3,10 +3,10 @@
 
 How a call flows, and where things live::
 
-    conv_transpose1d(x, weight, ...)          ConvTranspose1d(...)(x)
-      functional.py                             layer.py, initialize.py (first weights)
-          \\                                     /
-           functional.Operator: the pipeline on one page
+    conv_transpose1d(x, weight, ...)          ConvTranspose1d(...)(x)                    conv1d(x, weight, ...)
+      functional.py                             layer.py, initialize.py (first weights)    convolution.py
+          \\                                     /                                         /
+           functional.Operator: the pipeline on one page  ---------------------------------
                 |
     arguments   |  geometry.py    every check of a parameter; output length, halo
                 |  arrays.py      every check of an array; result type, out=
@@ -18,10 +18,17 @@ How a call flows, and where things live::
     kernel      |  cpu/_tiles.pyx   pack the weights once; for each tile:
                 |                     load -> product -> gather      "direct" (SIMD), "gemm" (BLAS)
                 |                     load -> both in registers      "fused"  (SIMD)
+                |                  cpu/_load.pxd     reading a signal, continued by its mode, or split into phases
                 |                  cpu/_leaves.inc   the SIMD leaves; _simd.h builds them for each instruction set
                 |                  cpu/_blas.pxd     the only file that touches BLAS
+                |                  cpu/_runtime.pyx  SIMD level, OpenMP and forks, workspaces
                 v
     output      y (N, C_out, L_out), each sample written once
+
+    conv_transpose1d_backward(grad_output, x, weight, ...)          ConvTranspose1d.backward
+      gradients.py    grad_x        Operator again, with a ConvGeometry: the adjoint is a convolution
+                      grad_weight   cpu/_correlate.pyx
+                      grad_bias     a sum
 
     cli.py, __main__.py   the command `convt1d`          info.py   what `convt1d info` prints
 
@@ -29,10 +36,12 @@ A new padding mode is an index map in padding.py; a new check goes where its par
 leaf in cpu/_leaves.inc, its call in cpu/_tiles.pyx and a predicate in dispatch.choose_kernel.
 """
 
+from .convolution import conv1d
 from .functional import conv_transpose1d
 from .geometry import output_length
+from .gradients import conv_transpose1d_backward
 from .layer import ConvTranspose1d
 
 __version__ = "0.1.0"
 
-__all__ = ["ConvTranspose1d", "conv_transpose1d", "output_length"]
+__all__ = ["ConvTranspose1d", "conv1d", "conv_transpose1d", "conv_transpose1d_backward", "output_length"]

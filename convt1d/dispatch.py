@@ -13,6 +13,15 @@ step of ``dilation / g`` input samples apart. So each ``rho`` is one *slot*, a s
       stride 2, kernel 5:      x   .   a   b   c   .          slot 0: taps 0 2 4, slot 1: taps 1 3
                                u   0 1 2 3 4 5 6 7 8          position u = 2i + rho takes slot rho's column i
 
+A convolution (`ConvGeometry`, the adjoint) runs the same way backwards: its *input* is split into such slots, one
+row of the tile each, and the taps of a slot count from the last::
+
+    row[o, rho, j] = x[o, stride * j + dilation * rho - left]
+    y[c, i]        = sum over o, rho, m of  w[c, o, rho + period * m] * row[o, rho, i + step * m]  + b[c]
+
+so in the tile loop it is a transposed convolution of stride 1 over more channels, whose output lies `margin`, the
+reach of the taps, further to the right.
+
 A complex layer is a real one with twice the channels (re, im) in and twice the slots out, `parts` = 2: the
 output position then counts real numbers, ``2 * stride`` to an input step, and one set of real kernels serves all
 four types.
@@ -26,7 +35,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .geometry import Geometry
+from .geometry import ConvGeometry, Geometry
 
 #: Kernels by name; `CONVT1D_KERNEL` forces one.
 KERNELS = ("direct", "gemm", "fused")
@@ -43,6 +52,8 @@ C_BYTES = 64 * 1024
 BLOCK_ROWS = 64
 # The direct product needs no such number: with few rows the columns stay in L1 until they are gathered.
 DIRECT_ROWS = 16
+# ... unless the input of even a narrow tile does not fit: then each block loads it again, piece by piece.
+PIECES_ROWS = 512
 
 # Rows x taps per group, the multiply-adds a sample of x is used for: above the first number copying a tile of x is
 # under 3 % of the work and spares the product all doubt; up to the second, not even the edges' tiles are copied whole.
@@ -58,6 +69,12 @@ GEMM_LIMIT = 500_000
 # taps) that it is chosen for.
 FUSED_STRIDES = (1, 2, 4, 8)
 FUSED_DEPTH = 512
+
+# A tile of the weights' gradient: rows and columns of its block in real numbers, and bytes of time steps to a row.
+# Its two matrices, (256 + 512) * 1 KiB, stay in a core's L2.
+GRADIENT_ROWS = 256
+GRADIENT_COLUMNS = 512
+GRADIENT_STEPS = 1024
 
 # Signals up to this length are laid side by side, a batch as one signal. Their last bits may then depend on
 # the batch they come in; longer ones never do.
@@ -79,12 +96,20 @@ class Plan:
 
     kernel: str
     parts: int  # 1 real, 2 complex
-    channels: int  # real input channels per group
+    correlates: bool  # a convolution
+    channels: int  # rows of a group's input: real input channels, of a convolution times their slots
+    in_stride: int  # input positions per column: 1, or a convolution's stride
+    in_slots: int  # rows per input channel
+    in_full: int  # slots below this have `taps` taps, the others one less
+    in_offsets: np.ndarray  # of every parts-th row of an input channel: its position at column 0
+    in_consecutive: bool  # ... which rise by one
+    depth: int  # summands of one column
     stride: int  # real output positions per input step
     taps: int  # M, of a full slot
     full: int  # slots below this have `taps` taps, the others one less
     period: int  # taps of one slot are this far apart in the kernel (in kernel positions)
     step: int  # ... and in the input
+    reach: int  # output samples that a convolution's taps lie further to the right, see above
     offsets: np.ndarray  # per entry: its output position, in real numbers, for i = 0
     slots: np.ndarray  # per entry: its slot
     blocks: np.ndarray  # per block: o0, outputs, entry0, entry1, slot0, slot1, offset of its weights
@@ -111,6 +136,17 @@ class Tiling:
     gemm_channels: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class GradientPlan:
+    """How the weights' gradient is cut, see cpu/_correlate.pyx."""
+
+    parts: int
+    tile: int  # time steps
+    rows: int  # of a block: real input channels
+    width: int  # columns of the widest block: real (output channel, tap) pairs
+    blocks: np.ndarray  # per block: first output, outputs, first tap, past the last tap
+
+
 def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool) -> str:
     """`channels`, `taps` and `rows`: real input channels, taps of a slot and output rows, per group.
 
@@ -133,7 +169,7 @@ def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool
     return "gemm"
 
 
-def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
+def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine) -> Plan:
     """Choose the kernel and lay out the weight blocks for a compute type (float32/64, complex64/128)."""
     parts = 2 if dtype.kind == "c" else 1
     size = dtype.itemsize // parts
@@ -146,23 +182,36 @@ def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
     full = kernel_size - (taps - 1) * period
     channels = geometry.in_channels // geometry.groups * parts
     outputs = geometry.out_channels // geometry.groups
-    fusible = s * parts in FUSED_STRIDES and s * parts <= machine.rows and hit == s and (d == 1 or s == 1)
+    correlates = isinstance(geometry, ConvGeometry)
+    if correlates:  # the slots are rows of the input, and the output has stride 1
+        in_stride, in_slots, in_full = s, hit * parts, full * parts
+        in_offsets = d * np.arange(hit, dtype=np.int64) - geometry.padding[0]
+        channels *= hit
+        short = channels // in_slots * (in_slots - in_full)
+        stride, hit, full, d = parts, 1, 1, 1
+    else:
+        in_stride, in_slots, in_full, in_offsets = 1, parts, parts, np.zeros(1, np.int64)
+        short, stride = 0, s * parts
+    fusible = stride in FUSED_STRIDES and stride <= machine.rows and hit * parts == stride and (d == 1 or s == 1)
     kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible)
 
     # Entries: one per slot, in the order in which their phases stand in the output if one block holds them all.
     slots = np.arange(hit * parts, dtype=np.int64)
     offsets = d * parts * (slots // parts) + slots % parts
     if slots.size <= BLOCK_ROWS:
-        order = np.argsort(offsets % (s * parts), kind="stable")
+        order = np.argsort(offsets % stride, kind="stable")
         slots, offsets = slots[order], offsets[order]
-    phases = offsets % (s * parts)
+    phases = offsets % stride
 
     # Blocks: several outputs with all their slots, or one output with some of them. Both kinds of rows (with all
     # taps, with one less) should fill the direct product's register blocks.
     chunk = min(slots.size, BLOCK_ROWS)
     even = machine.rows // math.gcd(machine.rows, chunk, full * parts)
-    most = BLOCK_ROWS if kernel == "gemm" else DIRECT_ROWS
-    together = min(max(1, most // chunk // even) * even, max(1, BLOCK_ROWS // chunk), outputs)
+    most, limit = (BLOCK_ROWS if kernel == "gemm" else DIRECT_ROWS), BLOCK_ROWS
+    if channels * leading(3 * vector) * size > INPUT_BYTES:
+        most = limit = PIECES_ROWS
+    together = min(max(1, most // chunk // even) * even, max(1, limit // chunk), outputs)
+    depth = channels * taps - (0 if kernel == "gemm" else short)  # BLAS multiplies the gaps as zeros
     blocks, weights = [], 0
     for o0 in range(0, outputs, together):
         width = min(together, outputs - o0)
@@ -170,7 +219,7 @@ def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
             e1 = min(e0 + chunk, slots.size)
             blocks.append((o0, width, e0, e1, e0, e1, weights))
             long = min(max(full * parts - e0, 0), e1 - e0)
-            weights += width * channels * ((taps - 1) * (e1 - e0) + long)
+            weights += width * ((depth - channels) * (e1 - e0) + channels * long)
     rows = together * chunk
 
     tile = _widest_tile(channels, rows, size, vector)
@@ -179,26 +228,57 @@ def plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Plan:
     piece_channels = min(channels, INPUT_BYTES // (width * size))
     if kernel == "fused" and (piece_taps < taps or piece_channels < channels):
         kernel = "direct"  # its sums go on from piece to piece
+    in_place = _in_place(kernel, parts, outputs * hit * taps) if in_stride == in_slots == 1 else 0
     return Plan(
         kernel=kernel,
         parts=parts,
+        correlates=correlates,
         channels=channels,
-        stride=s * parts,
+        in_stride=in_stride,
+        in_slots=in_slots,
+        in_full=in_full,
+        in_offsets=in_offsets,
+        in_consecutive=geometry.dilation == 1 or in_offsets.size == 1,
+        depth=depth,
+        stride=stride,
         taps=taps,
         full=full * parts,
         period=period,
         step=step,
+        reach=(taps - 1) * step if correlates else 0,
         offsets=offsets,
         slots=slots,
         blocks=np.array(blocks, dtype=np.int64),
         consecutive=bool((phases == phases[0] + np.arange(phases.size)).all()),
-        filled=hit == s,
-        in_place=_in_place(kernel, parts, outputs * hit * taps),
+        filled=hit * parts == stride,
+        in_place=in_place,
         piece_channels=piece_channels,
         piece_taps=piece_taps,
         group_size=weights,
         tile=tile,
         vector=vector,
+    )
+
+
+def gradient_plan(geometry: Geometry, dtype: np.dtype) -> GradientPlan:
+    """Blocks and tiles of the weights' gradient in a compute type."""
+    parts = 2 if dtype.kind == "c" else 1
+    size = dtype.itemsize // parts
+    channels, outputs = geometry.in_channels // geometry.groups * parts, geometry.out_channels // geometry.groups
+    taps = min(geometry.kernel_size, GRADIENT_COLUMNS // parts)
+    together = max(1, min(outputs, GRADIENT_COLUMNS // (geometry.kernel_size * parts)))
+    together = ceil_div(outputs, ceil_div(outputs, together))  # equal blocks
+    blocks = [
+        (o, min(together, outputs - o), k, min(k + taps, geometry.kernel_size))
+        for o in range(0, outputs, together)
+        for k in range(0, geometry.kernel_size, taps)
+    ]
+    return GradientPlan(
+        parts=parts,
+        tile=GRADIENT_STEPS // size,
+        rows=ceil_div(ceil_div(channels, ceil_div(channels, GRADIENT_ROWS)), DIRECT_ROWS) * DIRECT_ROWS,
+        width=together * taps * parts,
+        blocks=np.array(blocks, dtype=np.int64),
     )
 
 
@@ -230,16 +310,16 @@ def _widest_tile(channels: int, rows: int, size: int, vector: int) -> int:
     return min(max(width // vector, 3) * vector, limit)
 
 
-def tiling(geometry: Geometry, plan: Plan, batch: int, length: int, output_length: int) -> Tiling:
-    """Cut one input length."""
-    left = geometry.padding[0]
-    s = geometry.stride
+def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int) -> Tiling:
+    """Cut the output positions from `left` on, for one input length."""
+    s = plan.stride // plan.parts
     furthest = int(plan.offsets.max()) // plan.parts
     first = ceil_div(left - furthest, s)
     last = (left + output_length - 1) // s
     margin = (plan.taps - 1) * plan.step
     columns = last - first + 1 + margin
-    merged = batch > 1 and length <= MERGE_LENGTH and margin < columns <= 4 * MERGE_LENGTH
+    steps = output_length if plan.correlates else length
+    merged = batch > 1 and steps <= MERGE_LENGTH and margin < columns <= 4 * MERGE_LENGTH
     total = batch * columns - margin if merged else columns - margin
     forced = bool(os.environ.get("CONVT1D_TILE"))
     tiles = max(1, ceil_div(total, plan.tile))

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import arrays, dispatch, padding, threads
 from . import geometry as geometry_module
-from .geometry import Geometry
+from .geometry import ConvGeometry, Geometry, Window
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -22,9 +22,9 @@ _REMEMBERED = 128
 
 
 class Operator:
-    """A geometry with its weights, packed once per compute type; the function and the layer both run this."""
+    """A geometry, transposed or not, with its weights, packed once per compute type: what functions and layer run."""
 
-    def __init__(self, geometry: Geometry, weight: np.ndarray, bias: np.ndarray | None):
+    def __init__(self, geometry: Geometry | ConvGeometry, weight: np.ndarray, bias: np.ndarray | None):
         self.geometry = geometry
         self.weight = weight
         self.bias = bias
@@ -36,17 +36,28 @@ class Operator:
         if type(x) is not np.ndarray:
             x = arrays.as_array("x", x, (2, 3))
         if output_size is None:
-            output_padding = self.geometry.output_padding
+            output_padding = None
         else:
             self._check_shape(x)
             output_padding = geometry_module.output_padding_for(self.geometry, x.shape[-1], output_size, x.shape)
         key = (x.dtype, x.shape, output_padding)
         call = self._calls.get(key)
         if call is None:
-            call = self._prepare(x, output_padding, allowed)
-            if len(self._calls) >= _REMEMBERED:
-                self._calls.clear()
-            self._calls[key] = call
+            self._check_shape(x)
+            extra = () if output_padding is None else (output_padding,)
+            call = self._remember(key, x, self.geometry.window(x.shape[-1], *extra), allowed)
+        return self._run(call, x, out, allowed)
+
+    def window(self, x: np.ndarray, window: Window, out: np.ndarray | None = None, workers: int | None = None):
+        """Any stretch of the output; x must be an array that `__call__` would take."""
+        allowed = threads.count(workers)
+        key = (x.dtype, x.shape, window)
+        call = self._calls.get(key)
+        if call is None:
+            call = self._remember(key, x, window, allowed)
+        return self._run(call, x, out, allowed)
+
+    def _run(self, call, x, out, allowed):
         run, dtype, compute, bias, shape, work = call
         if out is None:
             out = np.empty(shape, dtype)
@@ -73,41 +84,46 @@ class Operator:
                 f"{self.weight.shape}, got {x.shape}"
             )
 
-    def _prepare(self, x, output_padding, allowed):
+    def _remember(self, key, x, window, allowed):
         """Everything about a call but the data: checked once per element type and shape."""
-        self._check_shape(x)
         geometry = self.geometry
         length = x.shape[-1]
-        out_length = geometry.checked_output_length(length, output_padding)
         dtype = arrays.result_dtype(x.dtype, self.weight.dtype)
         compute = arrays.compute_dtype(dtype)
-        shape = (*x.shape[:-2], geometry.out_channels, out_length)
+        shape = (*x.shape[:-2], geometry.out_channels, window.length)
         arrays.check_size("the output", shape, compute)
         batch = x.shape[0] if x.ndim == 3 else 1
         from .cpu import _tiles  # SciPy's BLAS takes 0.15 s to import: not before it is needed
 
         kernel, bias = self._kernel(compute, allowed)
         if batch == 0:
-            return None, dtype, compute, bias, shape, None
-        sources = padding.halo_sources(geometry.halo(output_padding), length, geometry.padding_mode)
-        tiling = dispatch.tiling(geometry, kernel.plan, batch, length, out_length)
-        run = _tiles.Run(kernel, tiling, batch, length, out_length, sources)
-        multiply_adds = batch * length * self.weight.size * (4 if compute.kind == "c" else 1)
-        data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * out_length)
-        return run, dtype, compute, bias, shape, (multiply_adds, data_bytes)
+            call = None, dtype, compute, bias, shape, None
+        else:
+            sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
+            left = window.start + kernel.plan.reach
+            tiling = dispatch.tiling(kernel.plan, left, batch, length, window.length)
+            run = _tiles.Run(kernel, tiling, left, batch, length, window.length, sources)
+            steps = window.length if kernel.plan.correlates else length
+            multiply_adds = batch * steps * self.weight.size * (4 if compute.kind == "c" else 1)
+            data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * window.length)
+            call = run, dtype, compute, bias, shape, (multiply_adds, data_bytes)
+        if len(self._calls) >= _REMEMBERED:
+            self._calls.clear()
+        self._calls[key] = call
+        return call
 
     def _kernel(self, compute, allowed):
         """Packed weights and bias in a compute type."""
         found = self._kernels.get(compute)
         if found is None:
-            from .cpu import _tiles
+            from .cpu import _runtime, _tiles
 
             weight = arrays.cast("weight", self.weight, compute)
             bias = None
             if self.bias is not None:
                 bias = np.ascontiguousarray(arrays.cast("bias", self.bias, compute))
-            plan = dispatch.plan(self.geometry, compute, _tiles.machine())
-            kernel = _tiles.Kernel(plan, weight, self.geometry.groups, self.geometry.padding[0], allowed)
+            plan = dispatch.plan(self.geometry, compute, _runtime.machine())
+            kernel = _tiles.Kernel(plan, weight, self.geometry.groups, allowed)
             found = self._kernels[compute] = kernel, bias
         return found
 

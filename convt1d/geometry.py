@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Every check of the layer's parameters, and every formula of its geometry.
+"""Every check of a layer's parameters, and every formula of its geometry.
 
 With ``ke = dilation * (kernel_size - 1) + 1`` the taps of one input sample span ``ke`` output positions.
 Input sample ``i`` and tap ``k`` meet at position ``i * stride + dilation * k`` of the uncropped output;
@@ -10,6 +10,9 @@ Input sample ``i`` and tap ``k`` meet at position ``i * stride + dilation * k`` 
     output position t  =  uncropped position t + left,   0 <= t < L_out
 
 Where that position range reaches past the taps of the last sample (``output_padding``), zeros continue it.
+
+A convolution, the adjoint, reads where the transposed one writes: output sample ``i`` sums the input positions
+``i * stride + dilation * k - left``.
 """
 
 from __future__ import annotations
@@ -23,6 +26,15 @@ PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 # Positions are computed in 64-bit integers; a parameter above this could only belong to an output that no
 # memory holds, and products of two such parameters still fit.
 _LARGEST = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What one call computes."""
+
+    start: int  # the first output sample, counted before any crop
+    length: int  # how many
+    halo: tuple[int, int]  # samples left and right of the input that its padding mode continues it by
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +86,43 @@ class Geometry:
             max(0, (span - right + output_padding) // self.stride),
         )
 
+    def window(self, length: int, output_padding: int | None = None) -> Window:
+        """All of the output."""
+        op = self.output_padding if output_padding is None else output_padding
+        return Window(self.padding[0], self.checked_output_length(length, op), self.halo(op))
+
+
+@dataclass(frozen=True, slots=True)
+class ConvGeometry:
+    """Checked parameters of one convolution."""
+
+    in_channels: int
+    out_channels: int
+    kernel_size: int
+    stride: int = 1
+    padding: tuple[int, int] = (0, 0)
+    dilation: int = 1
+    groups: int = 1
+    padding_mode: str = "zeros"
+
+    def checked_output_length(self, length: int) -> int:
+        """L_out for an input of `length` samples, or a ValueError that states both lengths."""
+        if length < 1:
+            raise ValueError(f"input length must be at least 1, got L = {length}")
+        reach = self.dilation * (self.kernel_size - 1) + 1
+        padded = length + sum(self.padding)
+        if padded < reach:
+            raise ValueError(
+                f"the kernel must not be longer than the padded input, but an input of length {length} with "
+                f"padding={self.padding} has {padded} samples and the kernel spans {reach} with "
+                f"kernel_size={self.kernel_size}, dilation={self.dilation}"
+            )
+        return (padded - reach) // self.stride + 1
+
+    def window(self, length: int) -> Window:
+        """All of the output."""
+        return Window(0, self.checked_output_length(length), self.padding)
+
 
 def check(
     in_channels,
@@ -95,16 +144,8 @@ def check(
     TypeError
         A parameter is of the wrong kind.
     """
-    in_channels = as_int("in_channels", in_channels, 1)
-    out_channels = as_int("out_channels", out_channels, 1)
-    groups = as_int("groups", groups, 1)
-    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-        if value % groups:
-            raise ValueError(f"{name} must be divisible by groups, got {name}={value} and groups={groups}")
-    if not isinstance(padding_mode, str):
-        raise TypeError(f"padding_mode must be a string, got {padding_mode!r}")
-    if padding_mode not in PADDING_MODES:
-        raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
+    in_channels, out_channels, groups = check_channels(in_channels, out_channels, groups)
+    check_padding_mode(padding_mode)
     kernel_size, stride, padding, output_padding, dilation = check_sliding(
         kernel_size, stride, padding, output_padding, dilation
     )
@@ -119,6 +160,41 @@ def check(
         dilation,
         padding_mode,
     )
+
+
+def check_convolution(
+    in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"
+) -> ConvGeometry:
+    """Check all parameters of a convolution; raises as `check` does."""
+    in_channels, out_channels, groups = check_channels(in_channels, out_channels, groups)
+    check_padding_mode(padding_mode)
+    named = padding if isinstance(padding, str) else None
+    if named not in (None, "same", "valid"):
+        raise ValueError(f"padding must be an int, a pair (left, right), 'same' or 'valid', got {padding!r}")
+    kernel_size, stride, padding, _, dilation = check_sliding(kernel_size, stride, 0 if named else padding, 0, dilation)
+    if named == "same":
+        if stride != 1:
+            raise ValueError(f"padding='same' needs stride 1, got stride={stride}")
+        total = dilation * (kernel_size - 1)
+        padding = (total // 2, total - total // 2)
+    return ConvGeometry(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
+
+
+def check_channels(in_channels, out_channels, groups):
+    in_channels = as_int("in_channels", in_channels, 1)
+    out_channels = as_int("out_channels", out_channels, 1)
+    groups = as_int("groups", groups, 1)
+    for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
+        if value % groups:
+            raise ValueError(f"{name} must be divisible by groups, got {name}={value} and groups={groups}")
+    return in_channels, out_channels, groups
+
+
+def check_padding_mode(padding_mode):
+    if not isinstance(padding_mode, str):
+        raise TypeError(f"padding_mode must be a string, got {padding_mode!r}")
+    if padding_mode not in PADDING_MODES:
+        raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
 
 
 def check_sliding(kernel_size, stride, padding, output_padding, dilation):

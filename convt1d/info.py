@@ -15,9 +15,9 @@ from . import dispatch, threads
 def describe() -> dict[str, str]:
     """Versions, BLAS and its core, SIMD level, threads and kernel policy, in the order to print them."""
     from . import __version__
-    from .cpu import _tiles
+    from .cpu import _runtime
 
-    machine = _tiles.machine()
+    machine = _runtime.machine()
     float32 = np.dtype(np.float32)
     return {
         "convt1d": __version__,
@@ -27,7 +27,7 @@ def describe() -> dict[str, str]:
         "blas": _blas(),
         "simd": f"level {machine.level}, {machine.vector_bytes}-byte vectors ({float32.name}: "
         f"{max(1, machine.vector_bytes // float32.itemsize)} lanes)",
-        "openmp": "yes" if _tiles.built_with_openmp() else "no (serial build)",
+        "openmp": "yes" if _runtime.built_with_openmp() else "no (serial build)",
         "threads": str(threads.count(None)),
         "policy": dispatch.policy(machine),
     }

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
@@ -12,11 +12,13 @@ import numpy as np
 from . import arrays, initialize
 from . import geometry as geometry_module
 from .functional import Operator
+from .gradients import NEEDS, Backward, check_needs
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
     from .functional import Size
+    from .gradients import Gradients
 
 
 class ConvTranspose1d:
@@ -116,6 +118,7 @@ class ConvTranspose1d:
             if array is not None:
                 array.flags.writeable = False
         self._operator = Operator(geometry, weight, bias)
+        self._backward = Backward(geometry, weight)
 
     def __call__(
         self,
@@ -143,6 +146,49 @@ class ConvTranspose1d:
         ndarray, shape (N, C_out, L_out) or (C_out, L_out)
         """
         return self._operator(x, output_size, out, workers)
+
+    def backward(
+        self,
+        grad_output: ArrayLike,
+        x: ArrayLike,
+        output_size: Size | None = None,
+        *,
+        needs: Iterable[str] = NEEDS,
+        workers: int | None = None,
+    ) -> Gradients:
+        """Gradients with respect to input, weight and bias, as `conv_transpose1d_backward`.
+
+        Parameters
+        ----------
+        grad_output : array_like, shape (N, C_out, L_out) or (C_out, L_out)
+            Gradient of a scalar with respect to the output.
+        x : array_like, shape (N, C_in, L) or (C_in, L)
+            The input that the output came from.
+        output_size : int, 1-tuple or full shape, optional
+            As it was given to the call.
+        needs : collection of {"x", "weight", "bias"}
+            Which gradients to compute.
+        workers : int, optional
+            Most threads to use, as in `conv_transpose1d`.
+
+        Returns
+        -------
+        grad_x, grad_weight, grad_bias : ndarray or None
+            None for what `needs` leaves out, and for the bias of a layer without one.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> layer = ConvTranspose1d(4, 2, 3, stride=2, rng=0)
+        >>> x = np.ones((1, 4, 5), np.float32)
+        >>> grad_x, grad_weight, grad_bias = layer.backward(np.ones((1, 2, 11), np.float32), x)
+        >>> grad_x.shape, grad_weight.shape, grad_bias.tolist()
+        ((1, 4, 5), (4, 2, 3), [11.0, 11.0])
+        """
+        if self.bias is None:
+            needs = check_needs(needs) - {"bias"}
+        return self._backward(grad_output, x, needs, workers, output_size)
 
     def output_length(self, L: int) -> int:
         """Length of the output for an input of `L` samples."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 # Work below this stays on one thread: waking a second one costs 5..50 us (Zen 4, 2026-11).
 SERIAL_SECONDS = 60e-6
-# More threads than this are never used; cpu/_tiles.pyx has room for as many.
+# More threads than this are never used; cpu/_runtime.pxd has room for as many.
 MOST = 256
 # What one thread does, to estimate that work: multiply-adds and bytes per second. Only the order matters.
 _MULTIPLY_ADDS = 40e9
@@ -24,9 +24,9 @@ def count(workers) -> int:
     None is what OpenMP would take (OMP_NUM_THREADS, affinity) and what the cgroup's quota leaves.
     """
     if workers is None:
-        from .cpu import _tiles
+        from .cpu import _runtime
 
-        return min(_tiles.openmp_threads(), _quota())
+        return min(_runtime.openmp_threads(), _quota())
     try:
         if isinstance(workers, bool):
             raise TypeError
@@ -57,9 +57,9 @@ def release_workspaces() -> int:
     int
         How many were released.
     """
-    from .cpu import _tiles
+    from .cpu import _runtime
 
-    return _tiles.release_workspaces()
+    return _runtime.release_workspaces()
 
 
 @functools.cache

@@ -78,6 +78,8 @@ def cases():
             w=array(case, "w"),
             b=array(case, "b") if case["bias"] else None,
             y=array(case, "y"),
+            # the gradients, where they are stored, of a loss with gradient gy at y
+            **{name: array(case, name) if name in case["arrays"] else None for name in ("gy", "gx", "gw", "gb")},
             geometry={name: case[name] for name in names},
         )
         for case in json.loads((HERE / "data" / "cases.json").read_text())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The definition of the operator as a naive loop, and random problems to put to it."""
+"""The definitions of the two operators as naive loops, and random problems to put to them."""
 
 import types
 
@@ -19,6 +19,46 @@ def conv_transpose1d(x, w, b=None, s=1, p=0, op=0, g=1, d=1, pad="zeros"):
         if not between and 0 <= i < L:
             y[..., t] += (x[..., i, None] * w[..., k]).sum(-2)
     return y.reshape(*x.shape[:-3], g * M, y.shape[-1]) + (0 if b is None else b[:, None])
+
+
+def conv1d(x, w, b=None, s=1, p=0, d=1, g=1, pad="zeros"):
+    (left, right), (C, M, K), L, P = np.broadcast_to(p, 2), w.shape, x.shape[-1], 2 * x.shape[-1] - 2 or 1
+    x, w = x.reshape(*x.shape[:-2], g, M, L), w.reshape(g, C // g, M, K)
+    y = np.zeros((*x.shape[:-2], C // g, (L + left + right - d * (K - 1) - 1) // s + 1), np.result_type(x, w))
+    for i, k in np.ndindex(y.shape[-1], K):
+        t = i * s + d * k - left
+        t = {"circular": t % L, "replicate": min(max(t, 0), L - 1), "reflect": min(t % P, -t % P)}.get(pad, t)
+        if 0 <= t < L:
+            y[..., i] += (x[..., None, :, t] * w[..., k]).sum(-1)
+    return y.reshape(*x.shape[:-3], C, y.shape[-1]) + (0 if b is None else b[:, None])
+
+
+@st.composite
+def convolutions(draw, modes=MODES, pairs=True, kinds="fc", longest=150):
+    """Arguments of the convolution, all legal, integers as data."""
+    groups, K, stride, dilation = (draw(st.integers(1, top)) for top in (3, 12, 9, 4))
+    channels = [groups * draw(st.integers(1, 4)) for _ in "io"]
+    left, right = (draw(st.integers(0, dilation * K + 2)) for _ in "lr")
+    least = max(1, dilation * (K - 1) + 1 - 2 * min(left, right))
+    L, N = least + draw(st.integers(0, 12) | st.integers(13, longest)), draw(st.integers(0, 3))
+    rng, kind = np.random.default_rng(draw(st.integers(0, 2**32))), draw(st.sampled_from(kinds))
+
+    def integers(*shape):
+        values = rng.integers(-8, 9, shape).astype(float)
+        return values if kind == "f" else values + 1j * rng.integers(-8, 9, shape)
+
+    return types.SimpleNamespace(
+        x=integers(*[N] * (N > 0), channels[0], L),
+        w=integers(channels[1], channels[0] // groups, K),
+        b=integers(channels[1]) if draw(st.booleans()) else None,
+        geometry={
+            "stride": stride,
+            "padding": (left, right) if pairs and draw(st.booleans()) else min(left, right),
+            "dilation": dilation,
+            "groups": groups,
+            "padding_mode": draw(st.sampled_from(modes)),
+        },
+    )
 
 
 @st.composite

@@ -13,7 +13,7 @@ import pytest
 
 import convt1d
 from convt1d import dispatch, geometry, threads
-from convt1d.cpu import _tiles
+from convt1d.cpu import _correlate, _runtime, _tiles
 
 HERE = Path(__file__).parent
 MACHINES = [dispatch.Machine(0, 4, 16), dispatch.Machine(1, 4, 32), dispatch.Machine(2, 8, 64)]
@@ -83,8 +83,8 @@ def test_bad_forced_choice_is_refused(name, value, monkeypatch):
 
 EVERY_LEVEL = """
 import json, sys, numpy as np, convt1d
-from convt1d.cpu import _tiles
-assert _tiles.machine().level <= int(sys.argv[2])
+from convt1d.cpu import _runtime
+assert _runtime.machine().level <= int(sys.argv[2])
 folder = sys.argv[1]
 cases = json.load(open(folder + "/cases.json"))
 with np.load(folder + "/vectors.npz") as file:
@@ -114,7 +114,7 @@ def test_vectors_at_every_simd_level(level, kernel):
 
 
 def test_bad_simd_level_is_refused():
-    code = "import convt1d.cpu._tiles"
+    code = "import convt1d.cpu._runtime"
     env = dict(os.environ, CONVT1D_SIMD="9")
     run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
     assert "CONVT1D_SIMD must be 0, 1 or 2, got '9'" in run.stderr
@@ -182,13 +182,14 @@ def test_import_is_light():
     assert run.stdout == "[]\n", run.stderr
 
 
-def test_stub_names_what_the_extension_has():
-    stub = ast.parse((Path(convt1d.__file__).parent / "cpu" / "_tiles.pyi").read_text())
+@pytest.mark.parametrize("module", [_correlate, _runtime, _tiles])
+def test_stub_names_what_the_extension_has(module):
+    stub = ast.parse((Path(convt1d.__file__).parent / "cpu" / f"{module.__name__.split('.')[-1]}.pyi").read_text())
     named = {node.name for node in stub.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
     public = {
         name
-        for name, value in vars(_tiles).items()
-        if not name.startswith("_") and getattr(value, "__module__", None) == _tiles.__name__
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
     }
     assert named == public
 

@@ -75,6 +75,12 @@ static inline int fused_block(int most, int stride, ptrdiff_t outputs)
     return block;
 }
 
+/* What a product sums over: channels x taps, `depth` pairs in all. The channels are `slots` to an input signal,
+ * the first of them slot number `first`; slots from `full` on lack the newest tap. */
+typedef struct {
+    ptrdiff_t channels, taps, step, slots, full, first, depth;
+} Sum;
+
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
 
@@ -176,19 +182,20 @@ static int simd_level(void)
     return 0;
 }
 
-typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t,
-                             ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
+typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
                              const float *, ptrdiff_t);
-typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t,
-                              ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, int,
-                              const double *, ptrdiff_t);
-typedef void (*fused_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
-                            ptrdiff_t, ptrdiff_t, const float *, const float *, ptrdiff_t, ptrdiff_t, int);
-typedef void (*fused_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
-                             ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *, const double *, ptrdiff_t, ptrdiff_t, int);
+typedef void (*fused_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
+                            const float *, const float *, ptrdiff_t, ptrdiff_t, int);
 typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *);
-typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
-                              const double *);
+typedef void (*split_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+typedef void (*unfold_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
+                             const double *, ptrdiff_t);
+typedef void (*fused_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
+                            const double *, const double *, ptrdiff_t, ptrdiff_t, int);
+typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *);
+typedef void (*split_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+typedef void (*unfold_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 
 #if X86_LEVELS
   #define BY_LEVEL(name, t) (level == 2 ? name##_##t##2 : level == 1 ? name##_##t##1 : name##_##t##0)
@@ -199,9 +206,14 @@ static inline direct_float direct_leaf_float(int level) { return BY_LEVEL(direct
 static inline direct_double direct_leaf_double(int level) { return BY_LEVEL(direct, d); }
 static inline fused_float fused_leaf_float(int level) { return BY_LEVEL(fused, f); }
 static inline fused_double fused_leaf_double(int level) { return BY_LEVEL(fused, d); }
-/* 32-byte vectors gather faster than 64-byte ones (stride 2: 0.05 against 0.17 ns a sample, Zen 4, 2026-11). */
-static inline gather_float gather_leaf_float(int level) { if (level > 1) level = 1; return BY_LEVEL(gather, f); }
-static inline gather_double gather_leaf_double(int level) { if (level > 1) level = 1; return BY_LEVEL(gather, d); }
+/* 32-byte vectors transpose faster than 64-byte ones (stride 2: 0.05 against 0.17 ns a sample, Zen 4, 2026-11). */
+#define NARROW(level) ((level) > 1 ? 1 : (level))
+static inline gather_float gather_leaf_float(int level) { level = NARROW(level); return BY_LEVEL(gather, f); }
+static inline gather_double gather_leaf_double(int level) { level = NARROW(level); return BY_LEVEL(gather, d); }
+static inline split_float split_leaf_float(int level) { level = NARROW(level); return BY_LEVEL(split, f); }
+static inline split_double split_leaf_double(int level) { level = NARROW(level); return BY_LEVEL(split, d); }
+static inline unfold_float unfold_leaf_float(int level) { level = NARROW(level); return BY_LEVEL(unfold, f); }
+static inline unfold_double unfold_leaf_double(int level) { level = NARROW(level); return BY_LEVEL(unfold, d); }
 
 /* The largest register block's rows, and a vector's bytes. */
 static inline int simd_rows(int level) { return level == 2 ? 8 : 4; }

@@ -6,16 +6,9 @@ from numpy.typing import NDArray
 
 from convt1d import dispatch
 
-def machine() -> dispatch.Machine: ...
-def openmp_threads() -> int: ...
-def built_with_openmp() -> bool: ...
-def release_workspaces() -> int: ...
-
 class Kernel:
     plan: dispatch.Plan
-    def __init__(
-        self, plan: dispatch.Plan, weight: NDArray[np.inexact], groups: int, left: int, threads: int
-    ) -> None: ...
+    def __init__(self, plan: dispatch.Plan, weight: NDArray[np.inexact], groups: int, threads: int) -> None: ...
 
 class Run:
     leaves_gaps: bool
@@ -23,6 +16,7 @@ class Run:
         self,
         kernel: Kernel,
         tiling: dispatch.Tiling,
+        left: int,
         batch: int,
         length: int,
         out_length: int,

@@ -2,7 +2,8 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The tile loop: weights packed once, then for each tile
 
-    load      x[c, i - step*m]  ->  tile of x      only edge tiles see the padding mode's sources
+    load      x[c, i - step*m]  ->  tile of x      only edge tiles see the padding mode's sources; a convolution's
+                                                   strided input is split into its phases, one row each
     product   weights^T x tile  ->  columns        direct (SIMD) or BLAS, accumulated over taps and channels
     gather    columns + bias    ->  y              each output sample written once
 
@@ -15,158 +16,25 @@ from cpython.buffer cimport (
     PyBUF_STRIDED_RO, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer,
 )
 from cython.parallel cimport prange
-from libc.stdint cimport int64_t, uintptr_t
+from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from convt1d.cpu._blas cimport gemm_nt, real
-
-import os
+from convt1d.cpu._blas cimport gemm_nt
+from convt1d.cpu._load cimport Phases, Signal, floor_div, leading, load_phases, load_run
+from convt1d.cpu._runtime cimport (
+    LEVEL, MOST_THREADS, give_workspace, going_parallel, omp_get_thread_num, take_workspace,
+)
+from convt1d.cpu._simd cimport (
+    AHEAD, Sum, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, real, simd_rows,
+)
 
 import numpy as np
 
-from convt1d import dispatch
-
-cdef extern from "_openmp.h" nogil:
-    const int BUILT_WITH_OPENMP
-    int omp_get_thread_num()
-    int omp_get_max_threads()
-    int PAUSE_OPENMP()
-
-cdef extern from "_simd.h" nogil:
-    ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, Py_ssize_t,
-                                  Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, const float *, Py_ssize_t)
-    ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, Py_ssize_t,
-                                   Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, int, const double *, Py_ssize_t)
-    ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                                  const float *)
-    ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                                   const double *)
-    ctypedef void (*fused_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
-                                 Py_ssize_t, Py_ssize_t, Py_ssize_t, const float *, const float *, Py_ssize_t,
-                                 Py_ssize_t, int)
-    ctypedef void (*fused_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, Py_ssize_t,
-                                  Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t, const double *, const double *,
-                                  Py_ssize_t, Py_ssize_t, int)
-    fused_float fused_leaf_float(int)
-    fused_double fused_leaf_double(int)
-    direct_float direct_leaf_float(int)
-    direct_double direct_leaf_double(int)
-    gather_float gather_leaf_float(int)
-    gather_double gather_leaf_double(int)
-    int simd_level()
-    int simd_rows(int)
-    int simd_bytes(int)
-    int direct_block(int, Py_ssize_t)
-    int fused_block(int, int, Py_ssize_t)
-    void prefetch_row(const void *, size_t)
-    const int AHEAD
-
-
-# The leaves of a SIMD level by element type; _leaves.inc says what each computes.
-
-cdef inline void direct_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *c, Py_ssize_t ldc,
-                             Py_ssize_t channels, Py_ssize_t taps, Py_ssize_t step, Py_ssize_t rows, Py_ssize_t n,
-                             bint add, const real *next, Py_ssize_t ldnext) noexcept nogil:
-    if real is float:
-        direct_leaf_float(level)(x, ldx, w, c, ldc, channels, taps, step, rows, n, add, next, ldnext)
-    else:
-        direct_leaf_double(level)(x, ldx, w, c, ldc, channels, taps, step, rows, n, add, next, ldnext)
-
-
-cdef inline void gather_leaf(int level, real *y, Py_ssize_t stride, const real **sources, Py_ssize_t at,
-                             Py_ssize_t phases, Py_ssize_t n, const real *bias) noexcept nogil:
-    if real is float:
-        gather_leaf_float(level)(y, stride, sources, at, phases, n, bias)
-    else:
-        gather_leaf_double(level)(y, stride, sources, at, phases, n, bias)
-
-
-cdef inline void fused_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *y, Py_ssize_t ldy,
-                            Py_ssize_t channels, Py_ssize_t taps, Py_ssize_t step, Py_ssize_t full, Py_ssize_t n,
-                            const real *bias, const real *next, Py_ssize_t ldnext, Py_ssize_t outputs,
-                            int stride) noexcept nogil:
-    if real is float:
-        fused_leaf_float(level)(x, ldx, w, y, ldy, channels, taps, step, full, n, bias, next, ldnext, outputs, stride)
-    else:
-        fused_leaf_double(level)(x, ldx, w, y, ldy, channels, taps, step, full, n, bias, next, ldnext, outputs, stride)
-
+from convt1d.cpu import _runtime
 
 cdef enum:
-    MOST_THREADS = 256
     PACK_SERIAL = 500_000      # weights, about half a millisecond: fewer are packed on one thread
-
-cdef int _level() except -1:
-    """The processor's SIMD level, or the lower one that CONVT1D_SIMD asks for."""
-    wanted = os.environ.get("CONVT1D_SIMD", "")
-    if wanted not in ("", "0", "1", "2"):
-        raise ValueError(f"CONVT1D_SIMD must be 0, 1 or 2, got {wanted!r}")
-    return min(simd_level(), int(wanted)) if wanted else simd_level()
-
-
-cdef int LEVEL = _level()
-
-
-def machine():
-    """The `dispatch.Machine` this process runs on."""
-    return dispatch.Machine(LEVEL, simd_rows(LEVEL), simd_bytes(LEVEL))
-
-
-def openmp_threads():
-    """What OpenMP would use now: OMP_NUM_THREADS, affinity and omp_set_num_threads are in it. 1 without OpenMP."""
-    return omp_get_max_threads()
-
-
-def built_with_openmp():
-    return bool(BUILT_WITH_OPENMP)
-
-
-_parallel = False      # whether OpenMP has threads waiting
-
-
-def _before_fork():
-    """A child of a process with waiting libgomp threads would wait for them forever: send them home first.
-
-    https://gcc.gnu.org/bugzilla/show_bug.cgi?id=58378; the next parallel call starts them again, about 0.1 ms.
-    """
-    global _parallel
-    if _parallel:
-        PAUSE_OPENMP()
-        _parallel = False
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
-
-
-# ---- workspaces -------------------------------------------------------------------------------------------
-
-cdef Py_ssize_t WORKSPACE = 2 * 1024 * 1024
-# Free workspaces of finished calls, as integers (addresses): list.pop and list.append are atomic in CPython.
-_free_workspaces = []
-
-
-cdef void *_take_workspace() except NULL:
-    cdef void *p
-    try:
-        return <void *><uintptr_t>_free_workspaces.pop()
-    except IndexError:
-        p = malloc(WORKSPACE)
-        if p == NULL:
-            raise MemoryError(f"no memory for a thread's workspace of {WORKSPACE} bytes")
-        return p
-
-
-def release_workspaces():
-    """See threads.release_workspaces."""
-    cdef int n = 0
-    while True:
-        try:
-            p = _free_workspaces.pop()
-        except IndexError:
-            return n
-        free(<void *><uintptr_t>p)
-        n += 1
 
 
 # ---- what the nogil code knows ----------------------------------------------------------------------------
@@ -186,24 +54,23 @@ cdef struct Entry:
 cdef struct Layer:
     bint direct, fused, consecutive
     int level, in_place
-    Py_ssize_t parts, channels, outputs, groups, stride, taps, step
+    Py_ssize_t parts, channels, outputs, groups, stride, taps, step, period, kernel_size
     Py_ssize_t piece_channels, piece_taps, group_size, nblocks, most_rows
     Block *blocks
-    Py_ssize_t left        # in real numbers
+    bint correlates        # a convolution: taps count from the last, rows of x are phases
+    Phases phases
+    Py_ssize_t in_full     # slots of an input channel with all taps: they come first
 
 cdef struct Call:
-    const void *x          # strides in real numbers
-    Py_ssize_t sn, sc, sp, sl
+    Signal x
     void *y
     const void *bias       # or NULL
     const void *weights
-    Py_ssize_t batch, length, out_length          # out_length in real numbers
+    Py_ssize_t batch, out_length                  # out_length and left in real numbers
+    Py_ssize_t left
     Py_ssize_t first, columns, margin, tile, tiles, gemm_channels
     bint merged
     int in_place
-    const int64_t *before
-    const int64_t *after
-    Py_ssize_t hl, hr
     Entry *entries
     bint even                               # no entry is shifted, and all stand side by side ...
     Py_ssize_t first_inside, last_inside    # ... inside the output for these i
@@ -218,54 +85,13 @@ cdef enum:
     PARTS = 2           # the inside of every tile; only its edges are copied
 
 
-cdef inline Py_ssize_t floor_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
-    return a // b if a >= 0 else -((b - 1 - a) // b)
-
-
-cdef inline Py_ssize_t _leading(Py_ssize_t width) noexcept nogil:
-    return ((width + 31) // 16 | 1) * 16      # dispatch.leading
-
-
 # ---- load -------------------------------------------------------------------------------------------------
-
-cdef void load_run(const Call *call, const real *x, Py_ssize_t parts, Py_ssize_t c0, Py_ssize_t c1,
-                   Py_ssize_t i, Py_ssize_t n, real *dst) noexcept nogil:
-    """Samples i .. i+n-1 of the extended signal, real channels c0 .. c1-1.
-
-        ... -hl ..... -1 | 0 ........ L-1 | L ...... L+hr-1 ...     padding.halo_sources;
-        ...  x[before[]] |      x         |   x[after[]]    ...     0 if hl, hr are 0
-    """
-    cdef Py_ssize_t c, j, lo, hi
-    cdef Py_ssize_t sl = call.sl
-    cdef const real *row
-    # the part inside the signal: [lo, hi) of the run
-    lo = min(max(-i, 0), n)
-    hi = max(min(call.length - i, n), lo)
-    for c in range(c0, c1):
-        row = x + (c // parts) * call.sc + (c % parts) * call.sp if parts > 1 else x + c * call.sc
-        for j in range(lo):
-            dst[j] = row[call.before[call.hl - 1 - (-1 - i - j) % call.hl] * sl] if call.hl > 0 else 0
-        if sl == 1:
-            if hi - lo >= 16:
-                # rows are too short for the hardware to guess the next one
-                prefetch_row(row + AHEAD * call.sc + i + lo, (hi - lo) * sizeof(real))
-                memcpy(dst + lo, row + i + lo, (hi - lo) * sizeof(real))
-            else:
-                for j in range(lo, hi):
-                    dst[j] = row[i + j]
-        else:
-            for j in range(lo, hi):
-                dst[j] = row[(i + j) * sl]
-        for j in range(hi, n):
-            dst[j] = row[call.after[(i + j - call.length) % call.hr] * sl] if call.hr > 0 else 0
-        dst += call.ldx
-
 
 cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t f,
                Py_ssize_t width, Py_ssize_t c0, Py_ssize_t c1, real *dst) noexcept nogil:
     """Columns f .. f+width-1 of one sample or of the merged batch, as rows of ldx; a vector of zeros behind them."""
-    cdef Py_ssize_t n, within, run, done = 0, c
-    cdef const real *x = <const real *>call.x + group * (layer.channels // layer.parts) * call.sc
+    cdef Py_ssize_t n, within, run, i, done = 0, c
+    cdef const real *x = <const real *>call.x.x + group * (layer.channels // layer.phases.slots) * call.x.sc
     while done < width:
         n, within = sample, f + done
         run = width - done
@@ -275,7 +101,12 @@ cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize
             run = min(run, call.columns - within)
             if n >= call.batch:
                 break
-        load_run[real](call, x + n * call.sn, layer.parts, c0, c1, call.first - call.margin + within, run, dst + done)
+        i = call.first - call.margin + within
+        if layer.correlates:
+            load_phases[real](&call.x, layer.level, &layer.phases, x + n * call.x.sn, layer.parts, c0, c1, i, run,
+                              dst + done, call.ldx)
+        else:
+            load_run[real](&call.x, x + n * call.x.sn, layer.parts, c0, c1, i, run, dst + done, call.ldx)
         done += run
     if done < call.ldx:
         for c in range(c1 - c0):
@@ -283,6 +114,25 @@ cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize
 
 
 # ---- product ----------------------------------------------------------------------------------------------
+
+cdef inline Py_ssize_t pairs(const Layer *layer, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t m0,
+                             Py_ssize_t m1) noexcept nogil:
+    """How many (channel, tap) pairs of a sum lie in c0 .. c1-1, m0 .. m1-1: short input slots have no tap 0."""
+    cdef Py_ssize_t n = (c1 - c0) * (m1 - m0), slots = layer.phases.slots, short = slots - layer.in_full
+    if m0 > 0 or m1 == 0 or short == 0:
+        return n
+    return n - ((c1 // slots - c0 // slots) * short + max(c1 % slots - layer.in_full, 0)
+                - max(c0 % slots - layer.in_full, 0))
+
+
+cdef inline Sum sum_of(const Layer *layer, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t m0, Py_ssize_t m1) noexcept nogil:
+    cdef Sum sum
+    sum.channels, sum.taps, sum.step = c1 - c0, m1 - m0, layer.step
+    sum.slots, sum.first = layer.phases.slots, c0 % layer.phases.slots
+    sum.full = layer.in_full if m0 == 0 else sum.slots
+    sum.depth = pairs(layer, c0, c1, m0, m1)
+    return sum
+
 
 cdef void product(const Layer *layer, const Call *call, const Block *block, const real *w, const real *x,
                   Py_ssize_t ldx, const real *next, Py_ssize_t ldnext, Py_ssize_t c0, Py_ssize_t c1,
@@ -294,19 +144,21 @@ cdef void product(const Layer *layer, const Call *call, const Block *block, cons
     cdef Py_ssize_t c, m, rows, k, short_taps
     cdef bint add = m0 > 0 or c0 > 0
     cdef const real *p
+    cdef Sum sum
     if layer.direct:
         # packed by piece: [full rows: register blocks [c][m][row]] [other rows: the same, one tap less]
-        p = w + block.weights + m0 * block.rows * layer.channels
         short_taps = min(m1, layer.taps - 1) - m0
-        p += c0 * (block.full_rows * (m1 - m0) + (block.rows - block.full_rows) * short_taps)
-        direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, c1 - c0, m1 - m0, layer.step,
-                          block.full_rows, n, add, next, ldnext)
+        p = w + block.weights + block.rows * pairs(layer, 0, layer.channels, 0, m0)
+        p += block.full_rows * pairs(layer, 0, c0, m0, m1) + (block.rows - block.full_rows) * c0 * short_taps
+        sum = sum_of(layer, c0, c1, m0, m1)
+        direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, &sum, block.full_rows, n, add, next, ldnext)
         if short_taps > 0 and block.rows > block.full_rows:
-            p += (c1 - c0) * block.full_rows * (m1 - m0)
+            p += block.full_rows * sum.depth
             x += (m1 - m0 - short_taps) * layer.step
             columns += block.full_rows * call.ldc
-            direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, c1 - c0, short_taps, layer.step,
-                              block.rows - block.full_rows, n, add, next, ldnext)
+            sum = sum_of(layer, c0, c1, m0, m0 + short_taps)
+            direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, &sum, block.rows - block.full_rows, n, add,
+                              next, ldnext)
         return
     # packed [m][c][row]
     for m in range(m0, m1):
@@ -359,7 +211,7 @@ cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ss
     cdef Py_ssize_t e, _o, q, hi, S = layer.stride, n = block.entry1 - block.entry0, q0 = i0, q1 = i1
     cdef const Entry *entries = call.entries + block.entry0
     cdef const Entry *entry
-    cdef real *y = (<real *>call.y - layer.left
+    cdef real *y = (<real *>call.y - call.left
                     + ((sample * layer.groups + group) * layer.outputs + block.o0) * call.out_length)
     cdef bint plain = call.even and i0 >= call.first_inside and i1 <= call.last_inside
     if not plain:
@@ -400,9 +252,10 @@ cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssi
     """
     cdef Py_ssize_t S = layer.stride, i = call.first - call.margin, row = group * layer.outputs + block.o0
     cdef Py_ssize_t f, n, o, k, part, within, run, start, stop, a = f1, b = f1
-    cdef real *y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - layer.left
+    cdef real *y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - call.left
     cdef real *to
     cdef Py_ssize_t ldy
+    cdef Sum sum = sum_of(layer, 0, layer.channels, 0, layer.taps)
     w += block.weights
     for o in range(block.outputs):
         for k in range(S):
@@ -420,18 +273,18 @@ cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssi
             n, to, ldy = b - f, y + (i + f) * S, call.out_length
         else:
             n, to, ldy = (a if f < a else f1) - f, aside, call.ldc * S
-        fused_leaf[real](layer.level, x + f - f0, ldx, w, to, ldy, layer.channels, layer.taps, layer.step,
-                         block.full_slots, n, bias, next + f - f0, ldnext, block.outputs, <int>S)
+        fused_leaf[real](layer.level, x + f - f0, ldx, w, to, ldy, &sum, block.full_slots, n, bias, next + f - f0,
+                         ldnext, block.outputs, <int>S)
         part = 0
         while to == aside and part < n:
             within, run = f + part, n - part
             if call.merged:
                 sample, within = (f + part) // call.columns, (f + part) % call.columns
                 run = min(run, call.columns - within)
-                y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - layer.left
+                y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - call.left
             # the sample's margin holds no columns of its own
-            start = max((i + max(within, call.margin)) * S, layer.left)
-            stop = min((i + within + run) * S, layer.left + call.out_length)
+            start = max((i + max(within, call.margin)) * S, call.left)
+            stop = min((i + within + run) * S, call.left + call.out_length)
             if start < stop:
                 for o in range(block.outputs):
                     memcpy(y + o * call.out_length + start, aside + o * ldy + part * S + start - (i + within) * S,
@@ -472,7 +325,8 @@ cdef void run_item(const Layer *layer, const Call *call, Py_ssize_t item, real *
     cdef Py_ssize_t f0 = call.margin + t * call.tile
     cdef Py_ssize_t end = min(f0 + call.tile, call.batch * call.columns if call.merged else call.columns)
     # [lo, hi): columns whose inputs, a vector to spare, lie inside the signal and can be read where they are
-    cdef Py_ssize_t lo = (layer.taps - 1) * layer.step - i, hi = call.length - 16 - i
+    cdef Py_ssize_t lo = (layer.taps - 1) * layer.step - i - layer.phases.offsets[0]
+    cdef Py_ssize_t hi = call.x.length - 16 - i - layer.phases.offsets[0]
     cdef bint inside
     if call.in_place == NEVER or (call.in_place == WHOLE_TILES and not (lo <= f0 and end <= hi)):
         lo, hi = end, end
@@ -491,8 +345,8 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     cdef real *bias = <real *>(sources + layer.most_rows)
     cdef const real *w = <const real *>call.weights + group * layer.group_size
     # the first sample that tap 0 of column 0 meets, where x lies
-    cdef const real *origin = (<const real *>call.x + sample * call.sn + group * layer.channels * call.sc
-                               + call.first - call.margin)
+    cdef const real *origin = (<const real *>call.x.x + sample * call.x.sn + group * layer.channels * call.x.sc
+                               + call.first - call.margin + layer.phases.offsets[0])
     cdef const real *x = workspace
     cdef const real *next
     cdef Py_ssize_t ldx = call.ldx, ldnext, b, c0, c1, m0, m1, f
@@ -505,13 +359,13 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
         if layer.fused:
             f = f0 - call.margin
             if inside:
-                x, ldx = origin + f, call.sc
+                x, ldx = origin + f, call.x.sc
             elif not loaded:
                 load[real](layer, call, sample, group, f, f1 - f, 0, layer.channels, workspace)
                 loaded = True
             next, ldnext = x + AHEAD * ldx, ldx
             if b == b0 and call.in_place == WHOLE_TILES:
-                next, ldnext = origin + f + call.tile, call.sc
+                next, ldnext = origin + f + call.tile, call.x.sc
             fused[real](layer, call, block, sample, group, f0, f1, w, x, ldx, next, ldnext, columns, bias)
             continue
         aim[real](layer, call, block, group, columns, sources, bias)
@@ -523,13 +377,13 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
             while c0 < layer.channels:
                 c1 = min(c0 + layer.piece_channels, layer.channels)
                 if inside:
-                    x, ldx = origin + c0 * call.sc + f, call.sc
+                    x, ldx = origin + c0 * call.x.sc + f, call.x.sc
                 elif not loaded:
                     load[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step, c0, c1, workspace)
                     loaded = single     # a single piece serves all blocks
                 next, ldnext = x + AHEAD * ldx, ldx
                 if b == b0 and single and call.in_place == WHOLE_TILES:
-                    next, ldnext = origin + f + call.tile, call.sc      # on the way, the same rows of the next tile
+                    next, ldnext = origin + f + call.tile, call.x.sc      # on the way, the same rows of the next tile
                 product[real](layer, call, block, w, x, ldx, next, ldnext, c0, c1, m0, m1, f1 - f0, columns)
                 c0 = c1
             m0 = m1
@@ -553,7 +407,7 @@ cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int 
 # ---- pack -------------------------------------------------------------------------------------------------
 
 cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
-                     Py_ssize_t sk, Py_ssize_t period, real *out) noexcept nogil:
+                     Py_ssize_t sk, real *out) noexcept nogil:
     """One block of one group; w[c, o, k] in strides of real numbers, complex as (re, im) pairs.
 
     direct   [piece of taps] [piece of channels] [full rows | others] [register block] [c] [m] [row]
@@ -566,11 +420,11 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
         while o < block.outputs:
             width = fused_block(simd_rows(layer.level), <int>layer.stride, block.outputs - o)
             for c in range(layer.channels):
-                for m in range(layer.taps):
+                for m in range(layer.taps - pairs(layer, c, c + 1, 0, layer.taps), layer.taps):
                     rows = block.slots if m < layer.taps - 1 else block.full_slots
                     for r in range(width * rows):
                         row = row_of(block, o + r // rows, r % rows)
-                        out[r] = element(layer, block, w, sc, so, sk, period, c, m, row)
+                        out[r] = element(layer, block, w, sc, so, sk, c, m, row)
                     out += width * rows
             o += width
         return
@@ -579,7 +433,7 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
             rows = block.rows if m < layer.taps - 1 else block.full_rows
             for c in range(layer.channels):
                 for r in range(rows):
-                    out[r] = element(layer, block, w, sc, so, sk, period, c, m, r)
+                    out[r] = element(layer, block, w, sc, so, sk, c, m, r)
                 out += rows
         return
     m0 = 0
@@ -595,9 +449,9 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
                 while rows > 0 and taps > m0:
                     width = direct_block(simd_rows(layer.level), rows)
                     for c in range(c0, c1):
-                        for m in range(m0, taps):
+                        for m in range(m1 - pairs(layer, c, c + 1, m0, m1), taps):
                             for r in range(width):
-                                out[r] = element(layer, block, w, sc, so, sk, period, c, m, first + r)
+                                out[r] = element(layer, block, w, sc, so, sk, c, m, first + r)
                             out += width
                     first += width
                     rows -= width
@@ -606,14 +460,13 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
 
 
 cdef inline real element(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
-                         Py_ssize_t sk, Py_ssize_t period, Py_ssize_t c, Py_ssize_t m,
-                         Py_ssize_t row) noexcept nogil:
+                         Py_ssize_t sk, Py_ssize_t c, Py_ssize_t m, Py_ssize_t row) noexcept nogil:
     """The weight that row, channel and tap of the real problem meet.
 
     Complex (re, im):   y_re = w_re x_re - w_im x_im
                         y_im = w_im x_re + w_re x_im
     """
-    cdef Py_ssize_t output, slot, parts = layer.parts, part
+    cdef Py_ssize_t output, slot, k, parts = layer.parts, part, slots = layer.phases.slots
     if row < block.full_rows:
         output, slot = row // block.full_slots, row % block.full_slots
     else:
@@ -621,7 +474,12 @@ cdef inline real element(const Layer *layer, const Block *block, const real *w, 
         output = row // (block.slots - block.full_slots)
         slot = row % (block.slots - block.full_slots) + block.full_slots
     slot += block.slot0
-    w += (c // parts) * sc + (block.o0 + output) * so + (slot // parts + period * m) * sk
+    if layer.correlates:
+        m = layer.taps - 1 - m
+    k = slot // parts + c % slots // parts + layer.period * m
+    if k >= layer.kernel_size:      # a short slot's missing tap, where the layout has no gaps
+        return 0
+    w += (c // slots) * sc + (block.o0 + output) * so + k * sk
     if parts == 1:
         return w[0]
     part = (c ^ slot) & 1
@@ -634,8 +492,8 @@ cdef int in_place(const Layer *layer, const Call *call, Py_ssize_t size) noexcep
     Rows a large power of two apart share sets: of the 128 KiB that one way of a typical L2 covers, a tile then
     uses only its row's length in every so many bytes.
     """
-    cdef Py_ssize_t apart = call.sc * size, row = call.tile * size
-    if call.sl != 1 or call.merged or layer.in_place == NEVER:
+    cdef Py_ssize_t apart = call.x.sc * size, row = call.tile * size
+    if call.x.sl != 1 or call.merged or layer.in_place == NEVER:
         return NEVER
     if layer.in_place == PARTS:
         return PARTS        # each sample is read about once
@@ -655,15 +513,13 @@ cdef class Kernel:
     plan : dispatch.Plan
     weight : ndarray (C_in, C_out / groups, K) of the compute type
     groups : int
-    left : int
-        Left padding, in samples.
     threads : int
         Most threads to pack with.
     """
 
     cdef Layer layer
     cdef readonly object plan
-    cdef object packed
+    cdef object packed, keep        # keep: an array that a pointer in `layer` points into
     cdef bint double_precision
 
     def __cinit__(self):
@@ -672,8 +528,9 @@ cdef class Kernel:
     def __dealloc__(self):
         free(self.layer.blocks)
 
-    def __init__(self, plan, weight, Py_ssize_t groups, Py_ssize_t left, int threads):
+    def __init__(self, plan, weight, Py_ssize_t groups, int threads):
         cdef const int64_t[:, ::1] table = plan.blocks
+        cdef const int64_t[::1] offsets = plan.in_offsets
         cdef Py_ssize_t b
         cdef Block *block
         cdef Layer *layer = &self.layer
@@ -683,11 +540,16 @@ cdef class Kernel:
         layer.in_place = plan.in_place
         layer.level = LEVEL
         layer.parts, layer.channels, layer.groups = plan.parts, plan.channels, groups
-        layer.outputs = weight.shape[1]
-        layer.stride, layer.taps, layer.step = plan.stride, plan.taps, plan.step
+        layer.correlates = plan.correlates
+        layer.outputs = weight.shape[0] // groups if layer.correlates else weight.shape[1]
+        layer.stride, layer.taps, layer.step, layer.period = plan.stride, plan.taps, plan.step, plan.period
+        layer.kernel_size = weight.shape[2]
+        self.keep = plan.in_offsets
+        layer.phases.stride, layer.phases.slots, layer.phases.offsets = plan.in_stride, plan.in_slots, &offsets[0]
+        layer.phases.consecutive = plan.in_consecutive
+        layer.in_full = plan.in_full
         layer.piece_channels, layer.piece_taps = plan.piece_channels, plan.piece_taps
         layer.group_size, layer.nblocks = plan.group_size, table.shape[0]
-        layer.left = left * plan.parts
         layer.most_rows = 0
         layer.blocks = <Block *>malloc(layer.nblocks * sizeof(Block))
         if layer.blocks == NULL:
@@ -703,35 +565,33 @@ cdef class Kernel:
             block.full_rows = block.outputs * block.full_slots
             layer.most_rows = max(layer.most_rows, block.rows)
         self.double_precision = weight.dtype.char in "dD"
-        self.packed = _aligned(groups * layer.group_size, np.float64 if self.double_precision else np.float32)
+        self.packed = _runtime.aligned(groups * layer.group_size, np.float64 if self.double_precision else np.float32)
         if self.double_precision:
             self._pack[double](weight, threads, 0)
         else:
             self._pack[float](weight, threads, 0)
 
     cdef _pack(self, weight, int threads, real unused):
-        global _parallel
         cdef real[::1] packed = self.packed
         cdef Layer *layer = &self.layer
         cdef const real *w
         cdef real *out = &packed[0]
-        cdef Py_ssize_t item, sc, so, sk, per = layer.channels // layer.parts
-        cdef Py_ssize_t period = self.plan.period
-        cdef Py_ssize_t size = sizeof(real)
+        cdef Py_ssize_t item, sc, so, sk, apart, size = sizeof(real)
         cdef Py_buffer buffer
         threads = min(threads, MOST_THREADS) if packed.shape[0] > PACK_SERIAL else 1
         if threads > 1:
-            _parallel = True
+            going_parallel()
         PyObject_GetBuffer(weight, &buffer, PyBUF_STRIDED_RO)
         try:
             w = <const real *>buffer.buf
-            sc = buffer.strides[0] // size
-            so = buffer.strides[1] // size
+            sc = buffer.strides[1 if layer.correlates else 0] // size
+            so = buffer.strides[0 if layer.correlates else 1] // size
             sk = buffer.strides[2] // size
+            apart = weight.shape[0] // layer.groups * (buffer.strides[0] // size)     # groups divide the first axis
             with nogil:
                 for item in prange(layer.groups * layer.nblocks, num_threads=threads, schedule="dynamic"):
                     pack_block[real](layer, &layer.blocks[item % layer.nblocks],
-                                     w + (item // layer.nblocks) * per * sc, sc, so, sk, period,
+                                     w + (item // layer.nblocks) * apart, sc, so, sk,
                                      out + (item // layer.nblocks) * layer.group_size
                                      + layer.blocks[item % layer.nblocks].weights)
         finally:
@@ -745,6 +605,8 @@ cdef class Run:
     ----------
     kernel : Kernel
     tiling : dispatch.Tiling
+    left : int
+        Output position of the first sample to compute.
     batch, length, out_length : int
     sources : tuple of ndarray
         As from `padding.halo_sources`.
@@ -762,29 +624,31 @@ cdef class Run:
     def __dealloc__(self):
         free(self.call.entries)
 
-    def __init__(self, Kernel kernel, tiling, Py_ssize_t batch, Py_ssize_t length, Py_ssize_t out_length, sources):
+    def __init__(self, Kernel kernel, tiling, Py_ssize_t left, Py_ssize_t batch, Py_ssize_t length,
+                 Py_ssize_t out_length, sources):
         cdef Call *call = &self.call
         cdef const int64_t[::1] before = sources[0]
         cdef const int64_t[::1] after = sources[1]
         cdef const unsigned char[::1] raw = kernel.packed.view(np.uint8)
         cdef const int64_t[::1] offsets = kernel.plan.offsets
         cdef const int64_t[::1] slots = kernel.plan.slots
-        cdef Py_ssize_t S = kernel.layer.stride, left = kernel.layer.left, e
+        cdef Py_ssize_t S = kernel.layer.stride, e
         cdef Entry *entry
+        left *= kernel.layer.parts
         self.kernel = kernel
         self.keep = sources
         self.leaves_gaps = not kernel.plan.filled
         call.weights = &raw[0]
-        call.batch, call.length = batch, length
+        call.batch, call.x.length, call.left = batch, length, left
         call.out_length = out_length * kernel.layer.parts
         call.first, call.columns, call.margin = tiling.first, tiling.columns, tiling.margin
         call.merged, call.tile, call.tiles = tiling.merged, tiling.tile, tiling.tiles
         call.gemm_channels = tiling.gemm_channels
-        call.hl, call.hr = before.shape[0], after.shape[0]
-        call.before = &before[0] if call.hl else NULL
-        call.after = &after[0] if call.hr else NULL
-        call.ldx = _leading(call.tile + (kernel.layer.piece_taps - 1) * kernel.layer.step)
-        call.ldc = _leading(call.tile)
+        call.x.hl, call.x.hr = before.shape[0], after.shape[0]
+        call.x.before = &before[0] if call.x.hl else NULL
+        call.x.after = &after[0] if call.x.hr else NULL
+        call.ldx = leading(call.tile + (kernel.layer.piece_taps - 1) * kernel.layer.step)
+        call.ldc = leading(call.tile)
         call.even = kernel.layer.consecutive
         call.entries = <Entry *>malloc(offsets.shape[0] * sizeof(Entry))
         if call.entries == NULL:
@@ -801,7 +665,6 @@ cdef class Run:
 
     def __call__(self, x, y, bias, int threads):
         """Fill y, C-contiguous, from x, any strides; both of the compute type, bias C-contiguous or None."""
-        global _parallel
         cdef Call call = self.call          # one copy a caller: calls may run side by side
         cdef Layer *layer = &self.kernel.layer
         cdef Py_buffer xb, yb, bb
@@ -824,19 +687,19 @@ cdef class Run:
             PyObject_GetBuffer(y, &yb, PyBUF_STRIDED_RO | PyBUF_WRITABLE)
             try:
                 i = xb.ndim
-                call.x, call.y, call.bias = xb.buf, yb.buf, NULL
-                call.sl, call.sc, call.sp = xb.strides[i - 1] // size, xb.strides[i - 2] // size, 1
-                call.sn = xb.strides[0] // size if i == 3 else 0
+                call.x.x, call.y, call.bias = xb.buf, yb.buf, NULL
+                call.x.sl, call.x.sc, call.x.sp = xb.strides[i - 1] // size, xb.strides[i - 2] // size, 1
+                call.x.sn = xb.strides[0] // size if i == 3 else 0
                 call.in_place = in_place(layer, &call, size)
                 if bias is not None:
                     PyObject_GetBuffer(bias, &bb, PyBUF_STRIDED_RO)
                     call.bias = bb.buf
                     PyBuffer_Release(&bb)       # the caller holds it
                 if threads > 1:
-                    _parallel = True
+                    going_parallel()
                 try:
                     while taken < threads:
-                        workspaces[taken] = _take_workspace()
+                        workspaces[taken] = take_workspace()
                         taken += 1
                     with nogil:
                         if double_precision:
@@ -845,15 +708,8 @@ cdef class Run:
                             run_items[float](layer, &call, items, threads, workspaces, 0)
                 finally:
                     for i in range(taken):
-                        _free_workspaces.append(<uintptr_t>workspaces[i])
+                        give_workspace(workspaces[i])
             finally:
                 PyBuffer_Release(&yb)
         finally:
             PyBuffer_Release(&xb)
-
-
-def _aligned(size, dtype):
-    """An uninitialised array whose data start on a cache line."""
-    room = np.empty(size * np.dtype(dtype).itemsize + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    return room[start : start + size * np.dtype(dtype).itemsize].view(dtype)

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: MIT
+"""Reading a signal: runs of the extended signal, or of its phases, into rows of a tile.
+
+    ... -hl ..... -1 | 0 ........ length-1 | length ... length+hr-1 ...     padding.halo_sources;
+    ...  x[before[]] |         x           |        x[after[]]      ...     0 if hl, hr are 0
+"""
+
+from libc.stdint cimport int64_t
+from libc.string cimport memcpy
+
+from convt1d.cpu._simd cimport AHEAD, prefetch_row, real, split_leaf
+
+cdef struct Signal:
+    const void *x                   # strides in real numbers; sp: from the real to the imaginary part
+    Py_ssize_t sn, sc, sp, sl
+    Py_ssize_t length
+    const int64_t *before
+    const int64_t *after
+    Py_ssize_t hl, hr
+
+
+# Rows of a strided layer's input: row (o, slot) holds x[o, stride*j + offsets[slot]] at column j.
+cdef struct Phases:
+    Py_ssize_t stride, slots        # slots: real rows of an input channel
+    const int64_t *offsets          # of every parts-th slot, in samples
+    bint consecutive                # offsets that rise by one
+
+
+cdef inline Py_ssize_t floor_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
+    return a // b if a >= 0 else -((b - 1 - a) // b)
+
+
+cdef inline Py_ssize_t leading(Py_ssize_t width) noexcept nogil:
+    return ((width + 31) // 16 | 1) * 16      # dispatch.leading
+
+
+cdef inline real sample_at(const Signal *signal, const real *row, Py_ssize_t i) noexcept nogil:
+    """The extended signal anywhere."""
+    if i < 0:
+        return row[signal.before[signal.hl - 1 - (-1 - i) % signal.hl] * signal.sl] if signal.hl > 0 else 0
+    if i < signal.length:
+        return row[i * signal.sl]
+    return row[signal.after[(i - signal.length) % signal.hr] * signal.sl] if signal.hr > 0 else 0
+
+
+cdef inline void load_run(const Signal *signal, const real *x, Py_ssize_t parts, Py_ssize_t c0, Py_ssize_t c1,
+                          Py_ssize_t i, Py_ssize_t n, real *dst, Py_ssize_t ldd) noexcept nogil:
+    """Samples i .. i+n-1, real channels c0 .. c1-1."""
+    cdef Py_ssize_t c, j, sl = signal.sl
+    # the part inside the signal: [lo, hi) of the run
+    cdef Py_ssize_t lo = min(max(-i, 0), n)
+    cdef Py_ssize_t hi = max(min(signal.length - i, n), lo)
+    cdef const real *row
+    for c in range(c0, c1):
+        row = x + (c // parts) * signal.sc + (c % parts) * signal.sp if parts > 1 else x + c * signal.sc
+        for j in range(lo):
+            dst[j] = sample_at[real](signal, row, i + j)
+        if sl == 1:
+            if hi - lo >= 16:
+                # rows are too short for the hardware to guess the next one
+                prefetch_row(row + AHEAD * signal.sc + i + lo, (hi - lo) * sizeof(real))
+                memcpy(dst + lo, row + i + lo, (hi - lo) * sizeof(real))
+            else:
+                for j in range(lo, hi):
+                    dst[j] = row[i + j]
+        else:
+            for j in range(lo, hi):
+                dst[j] = row[(i + j) * sl]
+        for j in range(hi, n):
+            dst[j] = sample_at[real](signal, row, i + j)
+        dst += ldd
+
+
+cdef inline void load_phases(const Signal *signal, int level, const Phases *phases, const real *x, Py_ssize_t parts,
+                             Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, real *dst,
+                             Py_ssize_t ldd) noexcept nogil:
+    """Columns i .. i+n-1 of the real rows c0 .. c1-1, counted (channel, slot, part).
+
+        position   stride*j + offsets[0]   + 1   + 2 ...   stride*(j+1) + offsets[0] ...
+        row           slot 0                1     2                slot 0                    (consecutive offsets)
+    """
+    cdef Py_ssize_t c = c0, r, r0, r1, j, lo = i, hi = i, offset, last, S = phases.stride, end = i + n
+    cdef const real *channel
+    cdef const real *row
+    cdef bint together
+    while c < c1:
+        r0 = c % phases.slots
+        r1 = min(phases.slots, r0 + c1 - c)
+        channel = x + (c // phases.slots) * signal.sc
+        together = phases.consecutive and r1 - r0 == phases.slots and signal.sl == parts
+        if together:
+            # columns all of whose slots lie inside the signal
+            offset = phases.offsets[0]
+            last = phases.offsets[phases.slots // parts - 1]
+            lo = min(max(-floor_div(offset, S), i), end)
+            hi = max(min(floor_div(signal.length - 1 - last, S) + 1, end), lo)
+            if hi > lo:
+                split_leaf[real](level, dst + lo - i, ldd, channel + (lo * S + offset) * parts, S * parts,
+                                 phases.slots, hi - lo)
+        for r in range(r0, r1):
+            row = channel + (r % parts) * signal.sp
+            offset = phases.offsets[r // parts]
+            if not together:
+                lo = min(max(-floor_div(offset, S), i), end)
+                hi = max(min(floor_div(signal.length - 1 - offset, S) + 1, end), lo)
+                for j in range(lo, hi):
+                    dst[j - i] = row[(j * S + offset) * signal.sl]
+            for j in range(i, lo):
+                dst[j - i] = sample_at[real](signal, row, j * S + offset)
+            for j in range(hi, end):
+                dst[j - i] = sample_at[real](signal, row, j * S + offset)
+            dst += ldd
+        c += r1 - r0

@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: MIT
+"""The SIMD leaves of _simd.h by element type; _leaves.inc says what each computes."""
+
+ctypedef fused real:
+    float
+    double
+
+cdef extern from "_simd.h" nogil:
+    ctypedef struct Sum:
+        Py_ssize_t channels, taps, step, slots, full, first, depth
+
+    ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
+                                  Py_ssize_t, Py_ssize_t, int, const float *, Py_ssize_t)
+    ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
+                                   Py_ssize_t, Py_ssize_t, int, const double *, Py_ssize_t)
+    ctypedef void (*fused_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
+                                 Py_ssize_t, Py_ssize_t, const float *, const float *, Py_ssize_t, Py_ssize_t, int)
+    ctypedef void (*fused_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
+                                  Py_ssize_t, Py_ssize_t, const double *, const double *, Py_ssize_t, Py_ssize_t, int)
+    ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                  const float *)
+    ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                   const double *)
+    ctypedef void (*copy_float)(float *, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
+    ctypedef void (*copy_double)(double *, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
+    direct_float direct_leaf_float(int)
+    direct_double direct_leaf_double(int)
+    fused_float fused_leaf_float(int)
+    fused_double fused_leaf_double(int)
+    gather_float gather_leaf_float(int)
+    gather_double gather_leaf_double(int)
+    copy_float split_leaf_float(int)
+    copy_double split_leaf_double(int)
+    copy_float unfold_leaf_float(int)
+    copy_double unfold_leaf_double(int)
+    int simd_level()
+    int simd_rows(int)
+    int simd_bytes(int)
+    int direct_block(int, Py_ssize_t)
+    int fused_block(int, int, Py_ssize_t)
+    void prefetch_row(const void *, size_t)
+    const int AHEAD
+
+
+cdef inline void direct_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *c, Py_ssize_t ldc,
+                             const Sum *sum, Py_ssize_t rows, Py_ssize_t n, bint add, const real *next,
+                             Py_ssize_t ldnext) noexcept nogil:
+    if real is float:
+        direct_leaf_float(level)(x, ldx, w, c, ldc, sum, rows, n, add, next, ldnext)
+    else:
+        direct_leaf_double(level)(x, ldx, w, c, ldc, sum, rows, n, add, next, ldnext)
+
+
+cdef inline void fused_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *y, Py_ssize_t ldy,
+                            const Sum *sum, Py_ssize_t full, Py_ssize_t n, const real *bias, const real *next,
+                            Py_ssize_t ldnext, Py_ssize_t outputs, int stride) noexcept nogil:
+    if real is float:
+        fused_leaf_float(level)(x, ldx, w, y, ldy, sum, full, n, bias, next, ldnext, outputs, stride)
+    else:
+        fused_leaf_double(level)(x, ldx, w, y, ldy, sum, full, n, bias, next, ldnext, outputs, stride)
+
+
+cdef inline void gather_leaf(int level, real *y, Py_ssize_t stride, const real **sources, Py_ssize_t at,
+                             Py_ssize_t phases, Py_ssize_t n, const real *bias) noexcept nogil:
+    if real is float:
+        gather_leaf_float(level)(y, stride, sources, at, phases, n, bias)
+    else:
+        gather_leaf_double(level)(y, stride, sources, at, phases, n, bias)
+
+
+cdef inline void split_leaf(int level, real *dst, Py_ssize_t ldd, const real *x, Py_ssize_t stride,
+                            Py_ssize_t phases, Py_ssize_t n) noexcept nogil:
+    if real is float:
+        split_leaf_float(level)(dst, ldd, x, stride, phases, n)
+    else:
+        split_leaf_double(level)(dst, ldd, x, stride, phases, n)
+
+
+cdef inline void unfold_leaf(int level, real *dst, Py_ssize_t ldd, const real *x, Py_ssize_t stride,
+                             Py_ssize_t width, Py_ssize_t n) noexcept nogil:
+    if real is float:
+        unfold_leaf_float(level)(dst, ldd, x, stride, width, n)
+    else:
+        unfold_leaf_double(level)(dst, ldd, x, stride, width, n)

@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: MIT
+"""Gradients with respect to input, weight and bias.
+
+    grad_x      = the convolution of grad_output with the weight         the tile loop, through `ConvGeometry`
+    grad_weight = x correlated with grad_output                          cpu/_correlate.pyx
+    grad_bias   = grad_output summed over batch and time
+
+A padding mode copies samples of x to positions outside it; what arrives there adds to the sample it copies.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import arrays, dispatch, padding, threads
+from . import geometry as geometry_module
+from .functional import Operator
+from .geometry import ConvGeometry, Geometry, Window
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .functional import Size
+
+    Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
+
+NEEDS = ("x", "weight", "bias")
+# Positions outside x that are computed at a time: the halo of an absurd dilation is not held in memory at once.
+_HALO_CHUNK = 4096
+
+
+class Backward:
+    """A geometry with its weights, packed for the adjoint once per compute type."""
+
+    def __init__(self, geometry: Geometry, weight: np.ndarray):
+        self.geometry = geometry
+        self.weight = weight
+        self._adjoints: dict = {}
+        self._plans: dict = {}
+
+    def __call__(self, grad_output, x, needs=NEEDS, workers=None, output_size=None) -> Gradients:
+        geometry = self.geometry
+        needs = check_needs(needs)
+        allowed = threads.count(workers)
+        x = arrays.as_array("x", x, (2, 3))
+        grad_output = arrays.as_array("grad_output", grad_output, (2, 3))
+        if x.shape[-2] != geometry.in_channels:
+            wanted = f"(N, {geometry.in_channels}, L) or ({geometry.in_channels}, L)"
+            raise ValueError(f"x must have shape {wanted}, got {x.shape}")
+        op = geometry.output_padding
+        if output_size is not None:
+            op = geometry_module.output_padding_for(geometry, x.shape[-1], output_size, x.shape)
+        shape = (*x.shape[:-2], geometry.out_channels, geometry.checked_output_length(x.shape[-1], op))
+        if grad_output.shape != shape:
+            raise ValueError(
+                f"grad_output must have the shape of the output, {shape} for x of shape {x.shape}, "
+                f"got {grad_output.shape}"
+            )
+        dtype = arrays.result_dtype(arrays.result_dtype(x.dtype, self.weight.dtype), grad_output.dtype)
+        compute = arrays.compute_dtype(dtype)
+        g = arrays.cast("grad_output", grad_output, compute)
+        grad_x = grad_weight = grad_bias = None
+        if "x" in needs:
+            grad_x = _like(self._grad_x(g, x.shape, op, compute, workers), x, dtype)
+        if "weight" in needs:
+            x = arrays.cast("x", x, compute)
+            grad_weight = _like(self._grad_weight(g, x, op, compute, allowed), self.weight, dtype)
+        if "bias" in needs:
+            grad_bias = g.sum(axis=tuple(i for i in range(g.ndim) if i != g.ndim - 2)).astype(dtype, copy=False)
+        return grad_x, grad_weight, grad_bias
+
+    def _grad_x(self, g, shape, output_padding, compute, workers):
+        geometry = self.geometry
+        adjoint = self._adjoints.get(compute)
+        if adjoint is None:
+            weight = arrays.cast("weight", self.weight, compute)
+            convolution = ConvGeometry(
+                geometry.out_channels,
+                geometry.in_channels,
+                geometry.kernel_size,
+                geometry.stride,
+                geometry.padding,
+                geometry.dilation,
+                geometry.groups,
+            )
+            adjoint = self._adjoints[compute] = Operator(convolution, weight.conj(), None)
+        length = shape[-1]
+        grad_x = adjoint.window(g, Window(0, length, (0, 0)), workers=workers)
+        if geometry.padding_mode != "zeros" and grad_x.size:
+            left, right = geometry.halo(output_padding)
+            for first, past in ((-left, 0), (length, length + right)):
+                for start in range(first, past, _HALO_CHUNK):
+                    width = min(_HALO_CHUNK, past - start)
+                    outside = adjoint.window(g, Window(start, width, (0, 0)), workers=workers)
+                    sources = padding.source_index(np.arange(start, start + width), length, geometry.padding_mode)
+                    for j, source in enumerate(sources):
+                        grad_x[..., source] += outside[..., j]
+        return grad_x
+
+    def _grad_weight(self, g, x, output_padding, compute, allowed):
+        from .cpu import _correlate
+
+        geometry = self.geometry
+        plan = self._plans.get(compute)
+        if plan is None:
+            plan = self._plans[compute] = dispatch.gradient_plan(geometry, compute)
+        grad_weight = (np.empty if x.shape[0] or x.ndim == 2 else np.zeros)(self.weight.shape, compute)
+        x, g = (a.reshape(-1, *a.shape[-2:]) if a.ndim == 2 else a for a in (x, g))
+        length = x.shape[-1]
+        left, right = (0, 0) if geometry.padding_mode == "zeros" else geometry.halo(output_padding)
+        sources = padding.halo_sources((left, right), length, geometry.padding_mode)
+        if x.shape[0]:
+            multiply_adds = x.shape[0] * length * self.weight.size * (4 if compute.kind == "c" else 1)
+            n = threads.paying(multiply_adds, compute.itemsize * (x.size + g.size), allowed)
+            _correlate.weight_gradient(plan, geometry, -left, left + length + right, sources, x, g, grad_weight, n)
+        return grad_weight
+
+
+def check_needs(needs) -> frozenset:
+    """`needs` as a set of names."""
+    if isinstance(needs, str) or not isinstance(needs, Iterable):
+        raise TypeError(f"needs must be a collection of the names {', '.join(NEEDS)}, got {needs!r}")
+    names = list(needs)
+    for name in names:
+        if name not in NEEDS:
+            raise ValueError(f"needs must hold names out of {', '.join(NEEDS)}, got {name!r}")
+    return frozenset(names)
+
+
+def _like(gradient, argument, dtype):
+    """In the result's type; of a real argument's gradient in a complex result only the real part."""
+    if dtype.kind == "c" and argument.dtype.kind != "c":
+        return np.ascontiguousarray(gradient.real)
+    return gradient.astype(dtype, copy=False)
+
+
+def conv_transpose1d_backward(
+    grad_output: ArrayLike,
+    x: ArrayLike,
+    weight: ArrayLike,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+    *,
+    padding_mode: str = "zeros",
+    needs: Iterable[str] = NEEDS,
+    workers: int | None = None,
+) -> Gradients:
+    """Gradients of `conv_transpose1d` with respect to x, weight and bias.
+
+    Parameters
+    ----------
+    grad_output : array_like, shape (N, C_out, L_out) or (C_out, L_out)
+        Gradient of a scalar with respect to the output.
+    x : array_like, shape (N, C_in, L) or (C_in, L)
+        The input that the output came from.
+    weight : array_like, shape (C_in, C_out / groups, K)
+    stride, padding, output_padding, groups, dilation, padding_mode
+        As for `conv_transpose1d`.
+    needs : collection of {"x", "weight", "bias"}
+        Which gradients to compute.
+    workers : int, optional
+        Most threads to use, as in `conv_transpose1d`. The result does not depend on it.
+
+    Returns
+    -------
+    grad_x : ndarray of x's shape, or None
+    grad_weight : ndarray of weight's shape, or None
+    grad_bias : ndarray, shape (C_out,), or None
+        None for what `needs` leaves out; the type is the common one of the arguments.
+
+    Raises
+    ------
+    ValueError
+        A value or shape breaks its rule; the message names parameter, rule and value.
+    TypeError
+        A parameter or element type is of the wrong kind.
+
+    See Also
+    --------
+    ConvTranspose1d.backward : the same with weights prepared once.
+    conv1d : what carries grad_output back to x.
+
+    Notes
+    -----
+    With ``x~`` the input continued by `padding_mode`, and a bar for the complex conjugate,
+
+    .. math::
+        \\partial x~[n, c, i] &= \\sum_{o, k} \\bar w[c, o, k] \\, g[n, o, i s + d k - p] \\\\
+        \\partial w[c, o, k] &= \\sum_{n, i} \\bar{x}~[n, c, i] \\, g[n, o, i s + d k - p]
+
+    and what lands on a position outside x adds to the sample that it copies. Complex gradients follow the convention
+    of torch and of Wirtinger calculus: the gradient of a real loss is the direction of steepest ascent,
+    ``d loss / d Re + i d loss / d Im``.
+
+    The cost is that of two forward calls. Besides the results a call needs 2 MiB a thread, and a packed
+    copy of the weights. Threads divide the weights among them, never a sum over time: the bits do not depend on their
+    number.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convt1d import conv_transpose1d_backward
+    >>> x = np.array([[1.0, 2.0, 4.0]])
+    >>> weight = np.array([[[0.5, 1.0, 0.5]]])
+    >>> grad_output = np.array([[1.0, 0.0, 0.0, 0.0, 1.0]])
+    >>> grad_x, grad_weight, grad_bias = conv_transpose1d_backward(grad_output, x, weight, stride=2, padding=1)
+    >>> grad_x
+    array([[1., 0., 1.]])
+    >>> grad_weight
+    array([[[0., 5., 0.]]])
+    >>> grad_bias
+    array([2.])
+    """
+    weight = arrays.as_array("weight", weight, (3,))
+    if weight.size == 0:
+        raise ValueError(f"weight must have no empty dimension, got shape {weight.shape}")
+    groups = geometry_module.as_int("groups", groups, 1)
+    checked = geometry_module.check(
+        weight.shape[0],
+        weight.shape[1] * groups,
+        weight.shape[2],
+        stride,
+        padding,
+        output_padding,
+        groups,
+        dilation,
+        padding_mode,
+    )
+    return Backward(checked, weight)(grad_output, x, needs, workers)
