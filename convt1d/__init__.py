@@ -23,6 +23,7 @@ How a call flows, and where things live::
                 v
     output      y (N, C_out, L_out), each sample written once
 
+    stream.py   ConvTranspose1dStream(layer): the same on a signal that arrives in chunks
     cli.py, __main__.py   the command `convt1d`          info.py   what `convt1d info` prints
 
 A new padding mode is an index map in padding.py; a new check goes where its parameter is checked; a new kernel is a
@@ -32,7 +33,8 @@ leaf in cpu/_leaves.inc, its call in cpu/_tiles.pyx and a predicate in dispatch.
 from .functional import conv_transpose1d
 from .geometry import output_length
 from .layer import ConvTranspose1d
+from .stream import ConvTranspose1dStream
 
 __version__ = "0.1.0"
 
-__all__ = ["ConvTranspose1d", "conv_transpose1d", "output_length"]
+__all__ = ["ConvTranspose1d", "ConvTranspose1dStream", "conv_transpose1d", "output_length"]
