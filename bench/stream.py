@@ -9,7 +9,7 @@ Each chunk is timed by itself. In turns with it the layer is called on the chunk
 computes the same samples: "whole call" is that call's median, "beyond it" what the stream adds to it (it copies the
 chunk). The layer `tiny` has next to no arithmetic: there a chunk's whole time is overhead.
 
-Denormal: the same with an input of subnormal numbers, in turns with an ordinary one.
+Denormal: an input of subnormal numbers, so that sums and results are subnormal too, in turns with an ordinary one.
 """
 
 import argparse
@@ -101,6 +101,7 @@ def measure(row, n, options, progress):
 
     subnormal = np.finfo(x.dtype).smallest_normal / 256 * np.clip(x, -4, 4).astype(x.dtype)
     assert 0 < np.abs(subnormal).max() < np.finfo(x.dtype).smallest_normal
+    layer.bias = 0 * layer.bias  # else sums and results would be ordinary numbers
     streams = [ConvTranspose1dStream(layer, workers=options.threads) for _ in range(2)]
     calls = [lambda: streams[0].process(x), lambda: streams[1].process(subnormal)]
     usual, denormal = (figures(times) for times in in_turns(calls, max(1, options.chunks // 10), progress))
