@@ -30,6 +30,7 @@ How a call flows, and where things live::
                       grad_weight   cpu/_correlate.pyx
                       grad_bias     a sum
 
+    stream.py   ConvTranspose1dStream(layer): the same on a signal that arrives in chunks
     cli.py, __main__.py   the command `convt1d`          info.py   what `convt1d info` prints
 
 A new padding mode is an index map in padding.py; a new check goes where its parameter is checked; a new kernel is a
@@ -41,7 +42,15 @@ from .functional import conv_transpose1d
 from .geometry import output_length
 from .gradients import conv_transpose1d_backward
 from .layer import ConvTranspose1d
+from .stream import ConvTranspose1dStream
 
 __version__ = "0.1.0"
 
-__all__ = ["ConvTranspose1d", "conv1d", "conv_transpose1d", "conv_transpose1d_backward", "output_length"]
+__all__ = [
+    "ConvTranspose1d",
+    "ConvTranspose1dStream",
+    "conv1d",
+    "conv_transpose1d",
+    "conv_transpose1d_backward",
+    "output_length",
+]

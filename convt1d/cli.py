@@ -8,10 +8,12 @@ Whatever the user got wrong becomes one line on stderr and exit code 2; Ctrl-C i
 
 import argparse
 import contextlib
+import functools
 import importlib.resources
 import os
 import secrets
 import statistics
+import struct
 import sys
 import time
 import warnings
@@ -146,6 +148,13 @@ def _parser():
         "output o of input channel c",
     )
     apply.add_argument("--rate", metavar="HZ", type=int, help="sample rate of a .npy input, for .wav output")
+    apply.add_argument(
+        "--stream",
+        metavar="N",
+        type=int,
+        help="read, compute and write N input samples at a time, for files larger than the memory "
+        "(24-bit wave input is read whole); any padding mode but circular",
+    )
     apply.add_argument("--workers", metavar="INT", type=int, help="threads; default: the machine's choice")
     apply.add_argument("--force", action="store_true", help="overwrite the output file")
     apply.set_defaults(run=_apply)
@@ -314,6 +323,8 @@ def _apply(args):
     _check_output("--output", args.output, sources, args.force)
     if args.bias is not None:
         _check_suffix("--bias", args.bias, (".npy",))
+    if args.stream is not None and args.stream < 1:
+        raise ValueError(f"--stream must be at least 1, got {args.stream}")
 
     weight, bias, options = _settings(args)
     x, rate, prepare = _open_input(args)
@@ -343,31 +354,47 @@ def _apply(args):
             raise ValueError(f"a .wav output holds one signal, --input {args.input} is a batch of {batch}")
         if nothing.dtype.kind == "c":
             raise ValueError(f"a .wav output holds real samples, but the result is {nothing.dtype}")
-        _check_wav(x.shape[0] * c_out, length_out, rate * stride)
-        frames = np.empty((length_out, x.shape[0] * c_out), dtype=np.float32)
-        y = frames.T.reshape(x.shape[0], c_out, length_out)  # a view: filling y interleaves the channels
+        rows = x.shape[0] * c_out
+        _check_wav(rows, length_out, rate * stride)
+        told = f"{rows} channel(s) of {length_out} samples, {rate * stride} Hz"
     else:
-        y = np.empty((x.shape[0], c_out, length_out), dtype=nothing.dtype)
+        shape = (batch, c_out * channels if args.per_channel else c_out, length_out)
+        if form == 1 and shape[1] == 1:
+            shape = shape[2:]
+        elif form < 3:
+            shape = shape[1:]
+        told = f"{nothing.dtype}, shape {shape}"
 
     status = _Status()
     try:
-        for done in _convolve_in_pieces(convolve, x, y, weight.shape[2], options):
-            status.show(f"{100 * done:3.0f} %")
-        status.show("writing")
-        if to_wav:
-            from scipy.io import wavfile
-
-            _write_whole(args.output, lambda file: wavfile.write(file, rate * stride, frames), args.force)
-            count = frames.shape[1]
-            print(f"wrote {args.output}: {count} channel(s) of {length_out} samples, {rate * stride} Hz")
+        if args.stream is not None:
+            stream = _open_stream(weight, bias, options, nothing, args.workers)
+            pieces = _stream_in_pieces(stream, x, prepare, args.stream, status)
+            if to_wav:
+                write = functools.partial(_write_wav, pieces, rows, length_out, rate * stride)
+            else:
+                write = functools.partial(_write_npy, pieces, shape, nothing.dtype)
         else:
-            y = y.reshape(batch, c_out * channels if args.per_channel else c_out, length_out)
-            if form == 1 and y.shape[1] == 1:
-                y = y[0, 0]
-            elif form < 3:
-                y = y[0]
-            _write_whole(args.output, lambda file: np.save(file, y, allow_pickle=False), args.force)
-            print(f"wrote {args.output}: {y.dtype}, shape {y.shape}")
+            if to_wav:
+                frames = np.empty((length_out, rows), dtype=np.float32)
+                y = frames.T.reshape(x.shape[0], c_out, length_out)  # a view: filling y interleaves the channels
+            else:
+                y = np.empty((x.shape[0], c_out, length_out), dtype=nothing.dtype)
+            for done in _convolve_in_pieces(convolve, x, y, weight.shape[2], options):
+                status.show(f"{100 * done:3.0f} %")
+            status.show("writing")
+            if to_wav:
+                from scipy.io import wavfile
+
+                def write(file):
+                    wavfile.write(file, rate * stride, frames)
+            else:
+
+                def write(file):
+                    np.save(file, y.reshape(shape), allow_pickle=False)
+
+        _write_whole(args.output, write, args.force)
+        print(f"wrote {args.output}: {told}")
     finally:
         status.clear()
     return 0
@@ -408,6 +435,29 @@ def _convolve_in_pieces(convolve, x, y, kernel_size, options):
                 z = z[..., first - start * stride : last - start * stride]
                 _store(z, y[row : row + step_rows, :, first:last])
             yield min(1, (row + step_rows * m1 / length) / rows)
+
+
+def _open_stream(weight, bias, options, result, workers):
+    """A stream of the layer with these weights, in the type of the `result`: the function's arithmetic."""
+    from . import ConvTranspose1d, ConvTranspose1dStream
+
+    c_in, _, kernel_size = weight.shape
+    layer = ConvTranspose1d(
+        c_in, result.shape[1], kernel_size, bias=bias is not None, dtype=result.dtype, rng=0, **options
+    )
+    layer.weight = weight
+    if bias is not None:
+        layer.bias = bias
+    return ConvTranspose1dStream(layer, workers=workers)
+
+
+def _stream_in_pieces(stream, x, prepare, step, status):
+    """Yield the output of `x` in pieces, each from `step` input samples, the last from the flush."""
+    length = x.shape[-1]
+    for m in range(0, length, step):
+        yield stream.process(prepare(x[..., m : m + step]))
+        status.show(f"{100 * min(1, (m + step) / length):3.0f} %")
+    yield stream.flush()
 
 
 def _store(values, target):
@@ -562,6 +612,33 @@ def _check_wav(channels, length, rate):
         raise ValueError(f"a .wav output cannot state {channels} channels at {rate} Hz: over 4 GiB a second")
     if 4 * channels * length > 0xFFFFFFFF - 100:
         raise ValueError(f"a .wav output holds at most 4 GiB, got {channels} x {length} samples; use .npy")
+
+
+def _write_npy(pieces, shape, dtype, file):
+    """What numpy.save writes for an array of `shape`; `pieces` (N, C, n) follow one another along its last axis."""
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})
+    start, first = file.tell(), 0
+    for piece in pieces:
+        rows, n = piece.shape[0] * piece.shape[1], piece.shape[2]
+        for row, samples in enumerate(piece.reshape(rows, n)):
+            file.seek(start + (row * shape[-1] + first) * dtype.itemsize)
+            file.write(samples.tobytes())
+        first += n
+
+
+def _write_wav(pieces, channels, length, rate, file):
+    """What scipy.io.wavfile.write writes for `length` float32 samples; `pieces` (N, C, n) hold N*C channels."""
+    frame = 4 * channels
+    size = frame * length
+    # https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats/WAVE/WAVE.html: format 3 is IEEE float
+    file.write(struct.pack("<4sI4s", b"RIFF", 50 + size, b"WAVE"))
+    file.write(struct.pack("<4sIHHIIHHH", b"fmt ", 18, 3, channels, rate, rate * frame, frame, 32, 0))
+    file.write(struct.pack("<4sII4sI", b"fact", 4, length, b"data", size))
+    for piece in pieces:
+        frames = np.empty((piece.shape[-1], channels), dtype="<f4")
+        _store(piece.reshape(channels, piece.shape[-1]).T, frames)
+        file.write(frames.tobytes())
 
 
 def _write_whole(path, write, force):

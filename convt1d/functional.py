@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Size = int | Sequence[int]
 
 # Input shapes whose cutting into tiles an operator remembers.
-_REMEMBERED = 128
+_REMEMBERED = 512
 
 
 class Operator:

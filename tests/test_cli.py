@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tracemalloc
 import wave
 
 import numpy as np
@@ -386,6 +387,61 @@ def test_pieces_of_a_batch(apply, monkeypatch):
     np.testing.assert_array_equal(apply(), convt1d.conv_transpose1d(x, weight))
 
 
+# apply --stream ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate"])
+@pytest.mark.parametrize("step", [1, 7, 64, 1000])
+@pytest.mark.parametrize("x_shape", [(401,), (2, 401), (1, 2, 401), (3, 2, 401), (0, 2, 401)])
+def test_stream_writes_the_same_file(apply, mode, step, x_shape):
+    x, weight, bias = integers(x_shape), integers((x_shape[-2] if len(x_shape) > 1 else 1, 3, 5), 1), integers((3,), 2)
+    np.save("x.npy", x)
+    np.savez("w.npz", weight=weight, bias=bias, stride=2, padding=[3, 1], output_padding=1, padding_mode=mode)
+    apply(weights="w.npz")
+    apply("--stream", step, weights="w.npz", output="z.npy")
+    with open("y.npy", "rb") as whole, open("z.npy", "rb") as streamed:
+        assert streamed.read() == whole.read()
+
+
+@pytest.mark.parametrize("argv", [["--per-channel", "--workers", 1], []])
+def test_stream_of_a_wave_file(apply, ecg, argv):
+    wavfile.write("x.wav", RATE, np.stack([ecg, ecg[::-1]], axis=1))
+    np.save("w.npy", integers((1 if argv else 2, 3, 5)).astype(np.float32))
+    for output in ("y.wav", "y.npy"):
+        apply(*argv, "--stride", 2, input="x.wav", output=output)
+        apply(*argv, "--stride", 2, "--stream", 100, input="x.wav", output="z" + output[1:])
+        with open(output, "rb") as whole, open("z" + output[1:], "rb") as streamed:
+            assert streamed.read() == whole.read()
+
+
+@pytest.mark.parametrize(
+    ("x_dtype", "weight_dtype"),
+    [("<f4", "<f4"), (">f4", "<f4"), ("<f4", "<f8"), ("<i2", "<f4"), ("<i8", "<i8"), ("<c8", "<f4"), ("<f2", "<f2")],
+)
+def test_stream_types(apply, x_dtype, weight_dtype):
+    np.save("x.npy", integers((1, 30)).astype(x_dtype))
+    np.save("w.npy", integers((1, 1, 3), seed=1).astype(weight_dtype))
+    y = apply()
+    z = apply("--stream", 4, output="z.npy")
+    assert z.dtype == y.dtype
+    np.testing.assert_array_equal(z, y)
+
+
+def test_stream_needs_no_memory_for_the_signal(run):
+    """Beside the files, of 4 and 24 MB, it takes what a chunk does; without --stream the output is held."""
+    np.save("x.npy", integers((1, 10**6)).astype(np.float32))
+    np.save("w.npy", integers((1, 1, 6), seed=1).astype(np.float32))
+    peaks = []
+    for more in ([], ["--stream", 4096]):
+        tracemalloc.start()
+        try:
+            assert run(*ARGV, "--stride", 6, "--force", *more)[0] == 0
+            peaks.append(tracemalloc.get_traced_memory()[1])
+        finally:
+            tracemalloc.stop()
+    assert peaks[1] < 2 * 10**6 < 24 * 10**6 <= peaks[0]
+
+
 # apply: files and terminal ----------------------------------------------------------------
 
 
@@ -575,6 +631,15 @@ BAD = [
     bad("dilation", "--dilation", "0", match="dilation"),
     bad("mode", "--padding-mode", "same", match="padding_mode"),
     bad("workers", "--workers", "0", match="workers"),
+    bad("stream", "--stream", "0", match="--stream must be at least 1, got 0"),
+    bad("circular stream", "--stream", "9", "--padding-mode", "circular", match="padding_mode.*circular"),
+    bad(
+        "beyond float32, streamed",
+        *("--rate", "9", "--stream", "4"),
+        output="y.wav",
+        prepare=saved("x.npy", np.full(9, 1e300)),
+        match="range of 32-bit float",
+    ),
     # names
     bad("weights missing", weights="no.npy", match=r"no\.npy: No such file"),
     bad("input missing", input="no.npy", match=r"no\.npy: No such file"),

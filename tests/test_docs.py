@@ -12,7 +12,7 @@ import pytest
 import convt1d
 
 
-@pytest.mark.parametrize("name", ["functional", "geometry", "layer", "padding"])
+@pytest.mark.parametrize("name", ["functional", "geometry", "layer", "padding", "stream"])
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(f"convt1d.{name}"))
     assert result.attempted > 0
@@ -21,10 +21,11 @@ def test_docstring_examples(name):
 
 def test_readme_example():
     text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = "".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
     names = {}
     exec(code, names)
     assert names["y"].shape == (1, 256, 1600)
+    np.testing.assert_allclose(names["whole"], names["layer"](names["x"]), rtol=0, atol=1e-5)
     last = next(line for line in code.splitlines() if line.startswith("conv_transpose1d"))
     shown = re.search(r"# array\(\[(\[.*\])\]\)", code).group(1)
     np.testing.assert_array_equal(eval(last, names)[0], np.array(eval(shown)))
@@ -32,7 +33,8 @@ def test_readme_example():
 
 def test_docstrings_name_all_parameters():
     """numpydoc: each parameter of the public functions is described."""
-    for function in (convt1d.conv_transpose1d, convt1d.output_length, convt1d.ConvTranspose1d.__call__):
+    stream = convt1d.ConvTranspose1dStream.process
+    for function in (convt1d.conv_transpose1d, convt1d.output_length, convt1d.ConvTranspose1d.__call__, stream):
         for name in function.__code__.co_varnames[
             : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
         ]:

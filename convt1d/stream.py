@@ -1,0 +1,401 @@
+# SPDX-License-Identifier: MIT
+"""The layer on a signal that arrives in chunks: the same output as for the whole signal, piece by piece.
+
+Input sample ``i`` reaches the uncropped output from position ``i * stride`` on (see geometry.py). With ``m``
+samples received, whatever comes later only touches positions from ``m * stride`` on, so those before are final.
+Where the output has to end before ``L * stride`` (a large crop on the right), that difference is `held` back: the
+sample just received might be the last. A chunk of n samples thus finishes exactly ``n * stride`` positions::
+
+    input        0                m - history            m            m + n
+                 |........ past ...|====== history ======|=== chunk ===|
+                                    \\____________ window ______________/
+    position     0 ..... left ........................ m*s ......... (m+n)*s
+                 |- crop -|----- returned before -----|==============|- held -|
+                                                m*s - held     (m+n)*s - held
+
+They are computed by the layer's own operator, padding mode zeros, on the window [history | chunk], cropped to these
+positions. The crop is the same for every chunk, so one pack of the weights serves all; each sum is that of
+the whole-signal call, in the same order. The padding mode shows in two places only: what is put into the history before
+the first sample, and which samples `flush` appends behind the last one.
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from . import arrays, dispatch, padding, threads
+from . import geometry as geometry_module
+from .functional import Operator
+from .geometry import Geometry
+from .layer import ConvTranspose1d
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from numpy.typing import ArrayLike
+
+# Samples that the buffer has room for behind the history, at least; no less than the history either: it is moved to the
+# buffer's start only when the room is used up.
+_ROOM = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Which positions a geometry finishes when; all numbers but `latency` count input samples."""
+
+    window: Geometry  # of the operator that runs on [history | chunk]
+    history: int
+    latency: int  # output samples: left crop + held back
+    warm_up: int  # received when the first output appears
+    after: int  # samples appended behind the last one
+
+    @staticmethod
+    def of(geometry: Geometry) -> Schedule:
+        """The schedule of a geometry, any mode but circular."""
+        s, span = geometry.stride, geometry.dilation * (geometry.kernel_size - 1)
+        left = geometry.padding[0]
+        beyond = left + geometry.output_length(1) - s  # the output of L samples ends at position L*s + beyond
+        held = max(0, -beyond)
+        before, after = geometry.halo(geometry.output_padding)
+        # Back to the oldest sample that touches position m*s - held, and to that position itself; to end a signal,
+        # reflect looks back one sample more than it appends.
+        history = max((span + held) // s, -(-held // s))
+        if geometry.padding_mode != "zeros":
+            history = max(history, after + 1)
+        crop = span + 1 - s + held  # positions that the window's last samples touch but later ones do too
+        return Schedule(
+            window=replace(
+                geometry,
+                padding=(history * s - held, max(0, crop)),
+                output_padding=max(0, -crop),
+                padding_mode="zeros",
+            ),
+            history=history,
+            latency=left + held,
+            # reflect: the first output sample sees x[before] mirrored
+            warm_up=max((left + held) // s + 1, before + 1 if geometry.padding_mode == "reflect" else 1),
+            after=after,
+        )
+
+
+# A layer's window operator, with its packed weights, serves all its streams. It goes when the layer's operator goes:
+# with the layer, or when new weights are assigned and the last stream of the old ones ends.
+_windows: weakref.WeakKeyDictionary[Operator, Operator] = weakref.WeakKeyDictionary()
+
+
+def _window(operator: Operator, schedule: Schedule) -> Operator:
+    found = _windows.get(operator)
+    if found is None:
+        found = _windows[operator] = Operator(schedule.window, operator.weight, operator.bias)
+    return found
+
+
+class ConvTranspose1dStream:
+    """A layer applied to a signal that arrives in chunks, of any lengths.
+
+    What `process` and `flush` return, concatenated, is what the layer returns for the whole signal.
+
+    Parameters
+    ----------
+    layer : ConvTranspose1d
+        Of any parameters but ``padding_mode="circular"``, which needs the end of the signal before its start. The
+        stream keeps the weights that the layer has now.
+    workers : int, optional
+        Most threads to use for a chunk, as in `conv_transpose1d`.
+
+    Attributes
+    ----------
+    latency : int
+        Output samples that the output is behind: after m input samples ``m * stride - latency`` have been returned
+        (none, as long as that is negative). It is the left padding, and what the right padding crops beyond
+        ``dilation * (K - 1) + 1 - stride + output_padding``.
+    warm_up : int
+        Input samples received when the first output appears: ``latency // stride + 1``, but for ``reflect`` at
+        least ``(dilation * (K - 1) - left) // stride + 1``, since the mirrored samples come first.
+
+    Raises
+    ------
+    ValueError
+        The padding mode is circular.
+    TypeError
+        `layer` is no ConvTranspose1d.
+
+    Notes
+    -----
+    Batch size, channels and dtype are those of the first chunk until `reset`. A call that raises leaves the stream
+    as it was. One thread at a time may use a stream; streams of one layer share its packed weights.
+
+    ``zeros`` and ``replicate`` need no more latency than the crop; ``reflect`` only the longer warm-up.
+
+    With the kernel "direct" results have the bits of the whole-signal call (for which layers it is chosen: see
+    `dispatch.choose_kernel`); with the others the last bits may depend on the chunking.
+
+    A chunk costs the arithmetic of its samples, about 5 us, and the copying of it. The first chunk packs the weights,
+    and a chunk length that is new costs some 30 us once; 512 lengths are remembered. The buffer holds the largest
+    chunk and twice the history, ``dilation * (K - 1) / stride`` samples, in the dtype of the chunks.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from convt1d import ConvTranspose1d, ConvTranspose1dStream
+    >>> layer = ConvTranspose1d(1, 1, 4, stride=2, padding=1, rng=0)
+    >>> x = np.arange(5, dtype=np.float32).reshape(1, 5)
+    >>> stream = ConvTranspose1dStream(layer)
+    >>> stream.latency
+    1
+    >>> y = [stream.process(x[:, :2]), stream.process(x[:, 2:]), stream.flush()]
+    >>> [piece.shape for piece in y]
+    [(1, 3), (1, 6), (1, 1)]
+    >>> bool((np.concatenate(y, axis=1) == layer(x)).all())
+    True
+    """
+
+    def __init__(self, layer: ConvTranspose1d, *, workers: int | None = None) -> None:
+        if not isinstance(layer, ConvTranspose1d):
+            raise TypeError(f"layer must be a ConvTranspose1d, got {type(layer).__name__}")
+        geometry = layer._operator.geometry
+        if geometry.padding_mode == "circular":
+            raise ValueError(
+                "padding_mode must be zeros, reflect or replicate for a stream, got 'circular': its first output "
+                "samples depend on the last input samples"
+            )
+        threads.count(workers)  # a wrong number is told here, not with the first chunk
+        schedule = Schedule.of(geometry)
+        self.latency = schedule.latency
+        self.warm_up = schedule.warm_up
+        self._whole = layer._operator  # the weights; also what keeps the shared operator alive
+        self._operator = _window(self._whole, schedule)
+        self._geometry = geometry
+        self._history = schedule.history
+        self._after = schedule.after
+        self._workers = workers
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the signal, and the batch size, channels and dtype that its first chunk fixed."""
+        # The buffer holds, up to _end, the history; while nothing has been returned, room for it and all samples.
+        self._buffer: np.ndarray | None = None
+        self._end = self._history
+        self._received = 0
+        self._flushed = False
+        self._lead: tuple[int, ...] | None = None
+        self._dtype: np.dtype | None = None
+        self._result = arrays.result_dtype(self._whole.weight.dtype, self._whole.weight.dtype)
+
+    def process(self, chunk: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
+        """Take the next samples and return the output samples that they finish.
+
+        Parameters
+        ----------
+        chunk : array_like, shape (N, C_in, n) or (C_in, n)
+            Any n, 0 included; all else like the first chunk. It is copied.
+        out : ndarray, optional
+            Where to put the result: exact shape and dtype, C-contiguous, writable.
+
+        Returns
+        -------
+        ndarray, shape (N, C_out, n_out) or (C_out, n_out)
+            ``n_out = n * stride``, once `warm_up` samples have come and `latency` samples are subtracted.
+
+        Raises
+        ------
+        ValueError
+            A shape breaks its rule, or the stream has been flushed.
+        TypeError
+            An element type is of the wrong kind, or not that of the first chunk.
+        """
+        first = self._lead is None and not self._flushed
+        try:
+            if (
+                type(chunk) is not np.ndarray
+                or chunk.shape[:-1] != self._lead
+                or chunk.dtype != self._dtype
+                or self._flushed
+            ):
+                chunk = self._checked(chunk)
+            n = chunk.shape[-1]
+            buffer = self._buffer
+            if self._end + n > buffer.shape[-1]:
+                buffer = self._make_room(n)
+            start, end = self._end, self._end + n
+            buffer[..., start:end] = chunk
+            received = self._received + n
+            if n == 0 or received < self.warm_up:
+                y = self._empty(out)
+            elif self._received < self.warm_up:
+                y = self._first_output(end, received, received, received * self._geometry.stride - self.latency, out)
+            else:
+                y = self._operator(buffer[..., start - self._history : end], None, out, self._workers)
+        except BaseException:
+            if first:
+                self.reset()
+            raise
+        self._received, self._end = received, end
+        return y
+
+    def flush(self) -> np.ndarray:
+        """End the signal and return the rest of its output.
+
+        Returns
+        -------
+        ndarray, shape (N, C_out, n_out) or (C_out, n_out)
+            What is missing to the layer's output for the whole signal. Nothing (``n_out = 0``) for a signal that is
+            too short to have an output, for which the layer raises: no samples, or a crop that leaves none. Before
+            any chunk the shape is (C_out, 0).
+
+        Notes
+        -----
+        Further chunks are refused until `reset`; flushing again returns nothing.
+        """
+        length, stride = self._received, self._geometry.stride
+        waiting = length < self.warm_up
+        returned = 0 if waiting else length * stride - self.latency
+        missing = self._geometry.output_length(length) - returned
+        if self._flushed or length == 0 or missing <= 0:
+            y = self._empty(None)
+        else:
+            buffer = self._make_room(self._after)
+            end = self._end + self._after
+            buffer[..., self._end : end] = self._outside(length, length + self._after, self._end, length)
+            if waiting:
+                y = self._first_output(end, length, length + self._after, missing, None)
+            else:
+                y = self._operator(buffer[..., self._end - self._history : end], None, None, self._workers)
+                y = np.ascontiguousarray(y[..., :missing])
+        self._flushed = True
+        return y
+
+    def state(self) -> dict[str, Any]:
+        """A copy of what the stream remembers, for `restore`: a dict of an array, ints and a string.
+
+        It can be pickled. The weights are not in it.
+        """
+        samples = None
+        if self._buffer is not None:
+            samples = self._buffer[..., self._end - self._remembered(self._received) : self._end].copy()
+        return {
+            "geometry": repr(self._geometry),
+            "received": self._received,
+            "flushed": int(self._flushed),
+            "samples": samples,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` returned, here or in another stream of a layer with the same parameters.
+
+        Raises
+        ------
+        ValueError
+            `state` is not from such a stream. The stream is left as it was.
+        TypeError
+            One of its values is of the wrong kind.
+        """
+        names = {"geometry", "received", "flushed", "samples"}
+        if set(state) != names:
+            raise ValueError(f"state must hold exactly {sorted(names)}, got {sorted(map(str, state))}")
+        if str(state["geometry"]) != repr(self._geometry):
+            raise ValueError(
+                f"state must be of a stream with geometry {self._geometry!r}, got one with {state['geometry']}"
+            )
+        received = geometry_module.as_int("state['received']", state["received"], 0)
+        flushed = geometry_module.as_int("state['flushed']", state["flushed"], 0)
+        if flushed > 1:
+            raise ValueError(f"state['flushed'] must be 0 or 1, got {flushed}")
+        samples = state["samples"]
+        if samples is None:
+            if received:
+                raise ValueError(f"state['samples'] must be an array after {received} received samples, got None")
+            self.reset()
+        else:
+            samples = arrays.as_array("state['samples']", samples, (2, 3))
+            channels, kept = self._geometry.in_channels, self._remembered(received)
+            if samples.shape[-2:] != (channels, kept):
+                raise ValueError(
+                    f"state['samples'] must have shape (N, {channels}, {kept}) or ({channels}, {kept}) "
+                    f"after {received} received samples, got {samples.shape}"
+                )
+            result = arrays.result_dtype(samples.dtype, self._whole.weight.dtype)
+            self.reset()
+            self._begin(samples, result)
+            self._end = self._history + (samples.shape[-1] if received < self.warm_up else 0)
+            self._buffer[..., self._end - samples.shape[-1] : self._end] = samples
+            self._received = received
+        self._flushed = bool(flushed)
+
+    def _checked(self, chunk):
+        """`chunk` as an array like the first one; the first one begins the signal."""
+        if self._flushed:
+            raise ValueError("chunk must not follow flush(), which ended the signal: reset() starts a new one")
+        chunk = arrays.as_array("chunk", chunk, (2, 3))
+        channels = self._geometry.in_channels
+        if chunk.shape[-2] != channels:
+            raise ValueError(
+                f"chunk must have shape (N, {channels}, n) or ({channels}, n) for a weight of shape "
+                f"{self._whole.weight.shape}, got {chunk.shape}"
+            )
+        if self._lead is None:
+            result = arrays.result_dtype(chunk.dtype, self._whole.weight.dtype)
+            self._begin(chunk, result)
+        elif chunk.shape[:-1] != self._lead:
+            raise ValueError(f"chunk must have the first one's shape {(*self._lead, 'n')}, got {chunk.shape}")
+        elif chunk.dtype != self._dtype:
+            raise TypeError(f"chunk must have the first one's dtype {self._dtype}, got {chunk.dtype}")
+        return chunk
+
+    def _begin(self, samples, result):
+        """A signal with the batch size, channels and dtype of `samples`, and room for them."""
+        self._lead, self._dtype, self._result = samples.shape[:-1], samples.dtype, result
+        self._buffer = self._new_buffer(self._history, samples.shape[-1])
+
+    def _new_buffer(self, kept, n):
+        width = dispatch.leading(kept + max(n, kept, _ROOM))
+        shape = (*self._lead, width)
+        arrays.check_size("the stream's buffer", shape, self._dtype)
+        return np.empty(shape, self._dtype)
+
+    def _remembered(self, received):
+        """How many samples the buffer holds: while nothing has been returned, all and no history."""
+        return received if received < self.warm_up else self._history
+
+    def _make_room(self, n):
+        """Move what is remembered to the start of the buffer, or of a larger one, so that n samples find room."""
+        buffer, kept = self._buffer, self._remembered(self._received)
+        at = self._history if self._received < self.warm_up else 0
+        if at + kept + n > buffer.shape[-1]:
+            buffer = self._new_buffer(at + kept, n)
+        buffer[..., at : at + kept] = self._buffer[..., self._end - kept : self._end]
+        self._buffer, self._end = buffer, at + kept
+        return buffer
+
+    def _outside(self, first, last, end, length):
+        """Samples at positions outside the signal, of which `length` samples were received, the last before `end`."""
+        if self._geometry.padding_mode == "zeros":
+            return 0
+        source = padding.source_index(np.arange(first, last), length, self._geometry.padding_mode)
+        return self._buffer[..., end - length + source]
+
+    def _first_output(self, end, length, fresh, wanted, out):
+        """The first `wanted` output samples: of the window that ends before `end`, all `fresh` samples are new."""
+        history, lead = self._history, (*self._lead[:-1], self._geometry.out_channels)
+        if out is not None:
+            arrays.check_out(out, (*lead, wanted), self._result)
+        window = self._buffer[..., end - fresh - history : end]
+        window[..., :history] = self._outside(-history, 0, history + length, length)
+        y = self._operator(window, None, None, self._workers)[..., self.latency : self.latency + wanted]
+        if out is None:
+            return np.ascontiguousarray(y)
+        out[...] = y
+        return out
+
+    def _empty(self, out):
+        lead = (self._geometry.in_channels,) if self._lead is None else self._lead
+        shape = (*lead[:-1], self._geometry.out_channels, 0)
+        if out is None:
+            return np.empty(shape, self._result)
+        arrays.check_out(out, shape, self._result)
+        return out
