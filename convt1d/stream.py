@@ -132,8 +132,8 @@ class ConvTranspose1dStream:
 
     ``zeros`` and ``replicate`` need no more latency than the crop; ``reflect`` only the longer warm-up.
 
-    With the kernel "direct" results have the bits of the whole-signal call (for which layers it is chosen: see
-    `dispatch.choose_kernel`); with the others the last bits may depend on the chunking.
+    Results have the bits of the whole-signal call, but for the kernel "gemm" (see `dispatch.choose_kernel`), whose last
+    bits may depend on the chunking.
 
     A chunk costs the arithmetic of its samples, about 5 us, and the copying of it. The first chunk packs the weights,
     and a chunk length that is new costs some 30 us once; 512 lengths are remembered. The buffer holds the largest

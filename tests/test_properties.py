@@ -113,6 +113,23 @@ def test_workers_give_the_same_bits_on_long_signals(dtype):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("kernel", ["direct", "fused"])
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
+def test_a_sample_has_the_same_bits_in_a_longer_signal(force, kernel, stride, dtype):
+    """However the signal is cut into tiles and registers; whatever part of a kernel's taps the last phases lack."""
+    rng = np.random.default_rng(0)
+    for kernel_size in range(1, 2 * stride + 3):
+        x, w = normal(rng, (3, 400), dtype), normal(rng, (3, 5, kernel_size), dtype)
+        with force(kernel):
+            whole = convt1d.conv_transpose1d(x, w, stride=stride)
+            for length in (5, 17, 33, 100, 201):
+                done = (length - 1) * stride + 1 - stride * (kernel_size // stride)
+                if done > 0:
+                    part = convt1d.conv_transpose1d(x[:, :length], w, stride=stride)
+                    np.testing.assert_array_equal(part[:, :done], whole[:, :done])
+
+
 @given(problem=naive.problems(modes=EXTENDED, kinds="f"), setting=SETTINGS)
 def test_a_constant_stays_constant(force, problem, setting):
     """Where each phase's weights sum to one: up to both edges, as the extension comes before the strides."""
