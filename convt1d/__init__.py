@@ -23,6 +23,7 @@ How a call flows, and where things live::
                 v
     output      y (N, C_out, L_out), each sample written once
 
+    fit.py   weights from examples: sums over them, one small linear system per slot (layer.fit, layer.partial_fit)
     cli.py, __main__.py   the command `convt1d`          info.py   what `convt1d info` prints
 
 A new padding mode is an index map in padding.py; a new check goes where its parameter is checked; a new kernel is a

@@ -32,7 +32,8 @@ def test_readme_example():
 
 def test_docstrings_name_all_parameters():
     """numpydoc: each parameter of the public functions is described."""
-    for function in (convt1d.conv_transpose1d, convt1d.output_length, convt1d.ConvTranspose1d.__call__):
+    layer = convt1d.ConvTranspose1d
+    for function in (convt1d.conv_transpose1d, convt1d.output_length, layer.__call__, layer.fit, layer.partial_fit):
         for name in function.__code__.co_varnames[
             : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
         ]:
