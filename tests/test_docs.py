@@ -4,12 +4,15 @@
 import doctest
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import convt1d
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize("name", ["functional", "geometry", "layer", "padding"])
@@ -20,14 +23,26 @@ def test_docstring_examples(name):
 
 
 def test_readme_example():
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    code, learning = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names = {}
     exec(code, names)
     assert names["y"].shape == (1, 256, 1600)
     last = next(line for line in code.splitlines() if line.startswith("conv_transpose1d"))
     shown = re.search(r"# array\(\[(\[.*\])\]\)", code).group(1)
     np.testing.assert_array_equal(eval(last, names)[0], np.array(eval(shown)))
+    exec(learning, names)
+    assert eval(learning.splitlines()[-1], names)
+
+
+def test_learning_example(tmp_path):
+    """The figures in docs/learning.md are what the script prints."""
+    script = runpy.run_path(str(ROOT / "docs" / "examples" / "learned_upsampling.py"))
+    cases = script["all_cases"]()
+    assert script["report"](cases) in (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+    pytest.importorskip("matplotlib")
+    script["draw"](cases, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_docstrings_name_all_parameters():
