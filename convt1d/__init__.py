@@ -31,6 +31,7 @@ How a call flows, and where things live::
                       grad_bias     a sum
 
     stream.py   ConvTranspose1dStream(layer): the same on a signal that arrives in chunks
+    fit.py   weights from examples: sums over them, one small linear system per slot (layer.fit, layer.partial_fit)
     cli.py, __main__.py   the command `convt1d`          info.py   what `convt1d info` prints
 
 A new padding mode is an index map in padding.py; a new check goes where its parameter is checked; a new kernel is a

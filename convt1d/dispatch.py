@@ -82,6 +82,34 @@ MERGE_LENGTH = 64
 
 
 @dataclass(frozen=True, slots=True)
+class SlotLayout:
+    """How the taps of a kernel fall into slots, as drawn above."""
+
+    slots: int
+    period: int  # taps of one slot are this far apart in the kernel
+    step: int  # ... and in the input
+    taps: int  # M, of a full slot
+    full: int  # slots below this have `taps` taps, the others one less
+
+    def taps_of(self, rho: int) -> int:
+        return self.taps if rho < self.full else self.taps - 1
+
+
+def slot_layout(geometry: Geometry) -> SlotLayout:
+    """The slots of a geometry, of one real part."""
+    g = math.gcd(geometry.stride, geometry.dilation)
+    period = geometry.stride // g
+    taps = ceil_div(geometry.kernel_size, period)
+    return SlotLayout(
+        slots=min(geometry.kernel_size, period),
+        period=period,
+        step=geometry.dilation // g,
+        taps=taps,
+        full=geometry.kernel_size - (taps - 1) * period,
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class Machine:
     """What the choice depends on."""
 
@@ -174,12 +202,9 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine) -
     parts = 2 if dtype.kind == "c" else 1
     size = dtype.itemsize // parts
     vector = max(1, machine.vector_bytes // size)
-    s, d, kernel_size = geometry.stride, geometry.dilation, geometry.kernel_size
-    g = math.gcd(s, d)
-    period, step = s // g, d // g
-    hit = min(kernel_size, period)
-    taps = ceil_div(kernel_size, period)
-    full = kernel_size - (taps - 1) * period
+    s, d = geometry.stride, geometry.dilation
+    layout = slot_layout(geometry)
+    hit, period, step, taps, full = layout.slots, layout.period, layout.step, layout.taps, layout.full
     channels = geometry.in_channels // geometry.groups * parts
     outputs = geometry.out_channels // geometry.groups
     correlates = isinstance(geometry, ConvGeometry)

@@ -160,8 +160,7 @@ def conv_transpose1d_backward(
     x : array_like, shape (N, C_in, L) or (C_in, L)
         The input that the output came from.
     weight : array_like, shape (C_in, C_out / groups, K)
-    stride, padding, output_padding, groups, dilation, padding_mode
-        As for `conv_transpose1d`.
+    stride, padding, output_padding, groups, dilation, padding_mode : as for `conv_transpose1d`
     needs : collection of {"x", "weight", "bias"}
         Which gradients to compute.
     workers : int, optional

@@ -4,6 +4,7 @@
 import doctest
 import importlib
 import re
+import runpy
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,10 @@ import pytest
 
 import convt1d
 
+ROOT = Path(__file__).parent.parent
 
-@pytest.mark.parametrize("name", ["functional", "geometry", "layer", "padding", "stream"])
+
+@pytest.mark.parametrize("name", ["convolution", "functional", "geometry", "gradients", "layer", "padding", "stream"])
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(f"convt1d.{name}"))
     assert result.attempted > 0
@@ -20,8 +23,9 @@ def test_docstring_examples(name):
 
 
 def test_readme_example():
-    text = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
-    code = "".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    *first, learning = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = "".join(first)
     names = {}
     exec(code, names)
     assert names["y"].shape == (1, 256, 1600)
@@ -29,12 +33,25 @@ def test_readme_example():
     last = next(line for line in code.splitlines() if line.startswith("conv_transpose1d"))
     shown = re.search(r"# array\(\[(\[.*\])\]\)", code).group(1)
     np.testing.assert_array_equal(eval(last, names)[0], np.array(eval(shown)))
+    exec(learning, names)
+    assert eval(learning.splitlines()[-1], names)
+
+
+def test_learning_example(tmp_path):
+    """The figures in docs/learning.md are what the script prints."""
+    script = runpy.run_path(str(ROOT / "docs" / "examples" / "learned_upsampling.py"))
+    cases = script["all_cases"]()
+    assert script["report"](cases) in (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+    pytest.importorskip("matplotlib")
+    script["draw"](cases, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_docstrings_name_all_parameters():
     """numpydoc: each parameter of the public functions is described."""
-    stream = convt1d.ConvTranspose1dStream.process
-    for function in (convt1d.conv_transpose1d, convt1d.output_length, convt1d.ConvTranspose1d.__call__, stream):
+    layer, stream = convt1d.ConvTranspose1d, convt1d.ConvTranspose1dStream.process
+    functions = (convt1d.conv_transpose1d, convt1d.conv_transpose1d_backward, convt1d.conv1d, convt1d.output_length)
+    for function in (*functions, layer.__call__, layer.backward, layer.fit, layer.partial_fit, stream):
         for name in function.__code__.co_varnames[
             : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
         ]:
