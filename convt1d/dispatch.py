@@ -70,10 +70,11 @@ GEMM_LIMIT = 500_000
 FUSED_STRIDES = (1, 2, 4, 8)
 FUSED_DEPTH = 512
 
-# A tile of the weights' gradient: rows and columns of its block in real numbers, and bytes of time steps to a row.
-# Its two matrices, (256 + 512) * 1 KiB, stay in a core's L2.
-GRADIENT_ROWS = 256
-GRADIENT_COLUMNS = 512
+# The weights' gradient: a block has at most so many rows, and columns of so many bytes; a run as many time steps as
+# columns. Sums (512 KiB) and vectors (256 KiB) stay in a core's L2.
+GRADIENT_ROWS = 512
+GRADIENT_BYTES = 1024
+# ... along time, a run has more.
 GRADIENT_STEPS = 1024
 
 # Signals up to this length are laid side by side, a batch as one signal. Their last bits may then depend on
@@ -169,10 +170,14 @@ class GradientPlan:
     """How the weights' gradient is cut, see cpu/_correlate.pyx."""
 
     parts: int
+    along: str  # what the vectors run over: "x", the input channels; "g", (output channel, tap) pairs; or "time"
     tile: int  # time steps
-    rows: int  # of a block: real input channels
-    width: int  # columns of the widest block: real (output channel, tap) pairs
-    blocks: np.ndarray  # per block: first output, outputs, first tap, past the last tap
+    rows: int  # of a block: real numbers
+    columns: int
+    period: int  # taps of one slot are this far apart in the kernel
+    step: int  # ... and in time
+    slots: int  # real rows of an output channel split into its slots
+    offsets: np.ndarray  # of the slots, in g
 
 
 def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool) -> str:
@@ -285,26 +290,58 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine) -
     )
 
 
-def gradient_plan(geometry: Geometry, dtype: np.dtype) -> GradientPlan:
+def gradient_plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> GradientPlan:
     """Blocks and tiles of the weights' gradient in a compute type."""
     parts = 2 if dtype.kind == "c" else 1
     size = dtype.itemsize // parts
-    channels, outputs = geometry.in_channels // geometry.groups * parts, geometry.out_channels // geometry.groups
-    taps = min(geometry.kernel_size, GRADIENT_COLUMNS // parts)
-    together = max(1, min(outputs, GRADIENT_COLUMNS // (geometry.kernel_size * parts)))
-    together = ceil_div(outputs, ceil_div(outputs, together))  # equal blocks
-    blocks = [
-        (o, min(together, outputs - o), k, min(k + taps, geometry.kernel_size))
-        for o in range(0, outputs, together)
-        for k in range(0, geometry.kernel_size, taps)
-    ]
+    lanes = max(1, machine.vector_bytes // size)
+    layout = slot_layout(geometry)
+    outputs = geometry.out_channels // geometry.groups
+    inputs = geometry.in_channels // geometry.groups * parts
+    pairs = outputs * geometry.kernel_size * parts
+    along = gradient_along(inputs, pairs, lanes, geometry.dilation)
+    split = outputs * layout.slots * parts * leading(GRADIENT_STEPS + (layout.taps - 1) * layout.step) * size
+    if along == "time" and (inputs * pairs > GRADIENT_ROWS or split > COLUMN_BYTES):
+        along = "x"
+    if along == "time":
+        tile, rows, columns = GRADIENT_STEPS, inputs * pairs, lanes
+    else:
+        rows, columns = (pairs, inputs) if along == "x" else (inputs, pairs)
+        tile = GRADIENT_BYTES // size
+        rows = _equal_parts(rows, GRADIENT_ROWS, 16)
+        columns = _equal_parts(columns, GRADIENT_BYTES // size, lanes * parts)
     return GradientPlan(
         parts=parts,
-        tile=GRADIENT_STEPS // size,
-        rows=ceil_div(ceil_div(channels, ceil_div(channels, GRADIENT_ROWS)), DIRECT_ROWS) * DIRECT_ROWS,
-        width=together * taps * parts,
-        blocks=np.array(blocks, dtype=np.int64),
+        along=along,
+        tile=tile,
+        rows=rows,
+        columns=columns,
+        period=layout.period,
+        step=layout.step,
+        slots=layout.slots * parts,
+        offsets=geometry.dilation * np.arange(layout.slots, dtype=np.int64) - geometry.padding[0],
     )
+
+
+def gradient_along(inputs: int, pairs: int, lanes: int, dilation: int) -> str:
+    """Over what the vectors of the weights' gradient run: the cheapest of the three by cycles of a time step.
+
+    Multiplying whole vectors, and making them once for each block of rows: 0.6 cycles a number for transposing x, 1.2
+    for unfolding g, some 10 where taps are apart; a sum in a single register waits 4 cycles for itself; along
+    time each product loads a vector that is not aligned (one core of a Zen 4, 2026-11).
+    """
+    each = 1.2 if dilation == 1 else 10
+    cycles = {
+        "x": ceil_div(inputs, lanes) * pairs + 0.6 * inputs * ceil_div(pairs, GRADIENT_ROWS),
+        "g": ceil_div(pairs, lanes) * max(inputs, 4) + each * pairs * ceil_div(inputs, GRADIENT_ROWS),
+        "time": 2.5 * inputs * pairs / lanes + 0.6 * pairs,
+    }
+    return min(cycles, key=cycles.__getitem__)
+
+
+def _equal_parts(n: int, most: int, unit: int) -> int:
+    """The size of equal parts of `n`, at most `most`, in multiples of `unit`."""
+    return ceil_div(ceil_div(n, ceil_div(n, most)), unit) * unit
 
 
 def _in_place(kernel: str, parts: int, uses: int) -> int:

@@ -101,21 +101,21 @@ class Backward:
         return grad_x
 
     def _grad_weight(self, g, x, output_padding, compute, allowed):
-        from .cpu import _correlate
+        from .cpu import _correlate, _runtime
 
         geometry = self.geometry
         plan = self._plans.get(compute)
         if plan is None:
-            plan = self._plans[compute] = dispatch.gradient_plan(geometry, compute)
+            plan = self._plans[compute] = dispatch.gradient_plan(geometry, compute, _runtime.machine())
         grad_weight = (np.empty if x.shape[0] or x.ndim == 2 else np.zeros)(self.weight.shape, compute)
         x, g = (a.reshape(-1, *a.shape[-2:]) if a.ndim == 2 else a for a in (x, g))
         length = x.shape[-1]
-        left, right = (0, 0) if geometry.padding_mode == "zeros" else geometry.halo(output_padding)
-        sources = padding.halo_sources((left, right), length, geometry.padding_mode)
+        halo = (0, 0) if geometry.padding_mode == "zeros" else geometry.halo(output_padding)
+        sources = padding.halo_sources(halo, length, geometry.padding_mode)
         if x.shape[0]:
             multiply_adds = x.shape[0] * length * self.weight.size * (4 if compute.kind == "c" else 1)
             n = threads.paying(multiply_adds, compute.itemsize * (x.size + g.size), allowed)
-            _correlate.weight_gradient(plan, geometry, -left, left + length + right, sources, x, g, grad_weight, n)
+            _correlate.weight_gradient(plan, geometry, sources, halo, x, g, grad_weight, n)
         return grad_weight
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Gradients: the stored cases, the definition through random probes, finite differences, torch."""
 
+import contextlib
+
 import naive
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ import convt1d
 from convt1d import conv_transpose1d, conv_transpose1d_backward
 
 SETTINGS = st.tuples(st.sampled_from([None, "gemm", "direct", "fused"]), st.sampled_from([None, 1, 2, 5, 16, 40]))
+ALONG = st.sampled_from([None, "x", "g", "time"])
+MACHINES = [convt1d.dispatch.Machine(0, 4, 16), convt1d.dispatch.Machine(1, 4, 32), convt1d.dispatch.Machine(2, 8, 64)]
 DTYPES = {"f": (np.float32, np.float64), "c": (np.complex64, np.complex128)}
 SINGLE, DOUBLE = {"f": np.float32, "c": np.complex64}, {"f": np.float64, "c": np.complex128}
 
@@ -24,17 +28,28 @@ def through_layer(grad_output, x, weight, *, groups=1, needs=("x", "weight", "bi
     return layer.backward(grad_output, x, needs=needs, workers=workers)
 
 
+@contextlib.contextmanager
+def vectors(along):
+    """Force what the vectors of the weights' gradient run over ("time" only where it has room)."""
+    with pytest.MonkeyPatch.context() as patch:
+        if along is not None:
+            patch.setattr("convt1d.dispatch.gradient_along", lambda *_: along)
+        yield
+
+
 @pytest.fixture(scope="module", params=[conv_transpose1d_backward, through_layer], ids=["function", "layer"])
 def backward(request):
     return request.param
 
 
-@pytest.mark.parametrize(("kernel", "tile"), [(None, None), ("direct", 16), ("gemm", 1), ("fused", 40)])
+@pytest.mark.parametrize(
+    ("kernel", "tile", "along"), [(None, None, None), ("direct", 16, "x"), ("gemm", 1, "g"), ("fused", 40, "time")]
+)
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("precision", [SINGLE, DOUBLE], ids=["single", "double"])
-def test_stored_cases(backward, cases, force, precision, workers, kernel, tile):
+def test_stored_cases(backward, cases, force, precision, workers, kernel, tile, along):
     stored, wrong = 0, []
-    with force(kernel, tile, threads=True):
+    with force(kernel, tile, threads=True), vectors(along):
         for case in cases:
             if case.gx is None:
                 continue
@@ -52,8 +67,8 @@ def test_stored_cases(backward, cases, force, precision, workers, kernel, tile):
 
 
 @settings(max_examples=500)
-@given(problem=naive.problems(), setting=SETTINGS, double=st.booleans(), seed=st.integers(0, 2**32))
-def test_definition_by_probes(backward, force, problem, setting, double, seed):
+@given(problem=naive.problems(), setting=SETTINGS, along=ALONG, double=st.booleans(), seed=st.integers(0, 2**32))
+def test_definition_by_probes(backward, force, problem, setting, along, double, seed):
     """The operator is linear in x and in w: Re<gy, f(u, w)> == Re<grad_x, u>, exactly for integers; likewise w, b."""
     rng = np.random.default_rng(seed)
     s, p, op, g, d, mode = problem.geometry.values()
@@ -65,7 +80,7 @@ def test_definition_by_probes(backward, force, problem, setting, double, seed):
 
     gy = integers(y.shape)
     dtype = DTYPES[problem.x.dtype.kind][double]
-    with force(*setting, threads=True):
+    with force(*setting, threads=True), vectors(along):
         arrays = (a.astype(dtype) for a in (gy, problem.x, problem.w))
         gx, gw, gb = backward(*arrays, **problem.geometry, workers=int(rng.integers(1, 4)))
     for _ in range(3):
@@ -93,7 +108,8 @@ LARGE = {
 @pytest.mark.parametrize("name", LARGE)
 @pytest.mark.parametrize("mode", naive.MODES)
 @pytest.mark.parametrize("dtype", ["float32", "complex128"])
-def test_large(name, mode, dtype):
+@pytest.mark.parametrize("along", ["x", "g", "time"])
+def test_large(name, mode, dtype, along):
     (c_in, c_out, K, L), geometry = LARGE[name]
     rng = np.random.default_rng(0)
     groups = geometry.get("groups", 1)
@@ -104,8 +120,9 @@ def test_large(name, mode, dtype):
     x, w = integers(3, c_in, L), integers(c_in, c_out // groups, K)
     y = conv_transpose1d(x, w, padding_mode=mode, **geometry)
     gy = integers(*y.shape)
-    gx, gw, _ = conv_transpose1d_backward(gy, x, w, padding_mode=mode, **geometry)
-    for _ in range(3):
+    with vectors(along):
+        gx, gw, _ = conv_transpose1d_backward(gy, x, w, padding_mode=mode, **geometry)
+    for _ in range(2):
         u, v = integers(*x.shape), integers(*w.shape)
         by_x = conv_transpose1d(u, w, padding_mode=mode, **geometry).astype(complex)
         by_w = conv_transpose1d(x, v, padding_mode=mode, **geometry).astype(complex)
@@ -157,12 +174,13 @@ def test_against_torch():
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
 @pytest.mark.parametrize("mode", ["zeros", "reflect"])
-def test_same_bits_for_any_number_of_workers(force, dtype, mode):
+@pytest.mark.parametrize("along", [None, "x", "g", "time"])
+def test_same_bits_for_any_number_of_workers(force, dtype, mode, along):
     rng = np.random.default_rng(7)
     for c_in, c_out, K, s, g, L in ((48, 40, 8, 4, 1, 300), (33, 6, 7, 2, 3, 90), (1, 1, 12, 2, 1, 5000)):
         x, w = rng.standard_normal((3, c_in, L)).astype(dtype), rng.standard_normal((c_in, c_out // g, K)).astype(dtype)
         gy = rng.standard_normal(conv_transpose1d(x, w, stride=s, groups=g, padding_mode=mode).shape).astype(dtype)
-        with force(threads=True):
+        with force(threads=True), vectors(along):
             results = [
                 conv_transpose1d_backward(gy, x, w, s, groups=g, padding_mode=mode, workers=n) for n in (1, 2, 3, 4)
             ]
@@ -171,12 +189,14 @@ def test_same_bits_for_any_number_of_workers(force, dtype, mode):
                 np.testing.assert_array_equal(a, b)
 
 
-def test_accuracy_of_a_long_sum():
+@pytest.mark.parametrize("along", ["x", "g", "time"])
+def test_accuracy_of_a_long_sum(along):
     """A sum over 100,000 samples in float32 is made of short ones: it must not drift as one long sum would."""
     rng = np.random.default_rng(8)
     x, gy = (1 + rng.random((1, 1, 100_000))).astype(np.float32), (1 + rng.random((1, 1, 100_003))).astype(np.float32)
     w = np.ones((1, 1, 4), np.float32)
-    _, gw, _ = conv_transpose1d_backward(gy, x, w)
+    with vectors(along):
+        _, gw, _ = conv_transpose1d_backward(gy, x, w)
     _, exact, _ = conv_transpose1d_backward(gy.astype(float), x.astype(float), w)
     np.testing.assert_allclose(gw, exact, rtol=2e-5)
 
@@ -258,6 +278,39 @@ def test_empty_batch():
     assert gw.shape == (4, 6, 3)
     assert not gw.any()
     assert not gb.any()
+
+
+def test_choice_of_vectors_is_readable():
+    choose = convt1d.dispatch.gradient_along
+    assert choose(inputs=512, pairs=4096, lanes=16, dilation=1) == "x"
+    assert choose(inputs=512, pairs=16, lanes=16, dilation=1) == "g"
+    assert choose(inputs=1, pairs=12, lanes=16, dilation=1) == "time"
+    assert choose(inputs=32, pairs=80, lanes=16, dilation=2) == "x"
+
+
+def test_workspace_stays_under_its_promise():
+    for args in (
+        (512, 256, 16, 8),
+        (2048, 1024, 20, 10),
+        (1026, 1, 1024, 256),
+        (1, 1, 12, 2),
+        (1, 1, 512, 1),
+        (4, 4, 3),
+    ):
+        for dtype in map(np.dtype, ("float32", "float64", "complex64", "complex128")):
+            for machine in MACHINES:
+                plan = convt1d.dispatch.gradient_plan(convt1d.geometry.check(*args), dtype, machine)
+                size, wide = dtype.itemsize // plan.parts, convt1d.dispatch.leading(plan.columns)
+                vectors, copied = plan.tile * wide, 16 * plan.rows
+                if plan.along == "x":
+                    copied = plan.tile * plan.columns
+                if plan.along == "time":
+                    reach = (-(-args[2] // plan.period) - 1) * plan.step
+                    vectors = args[1] * plan.slots * convt1d.dispatch.leading(plan.tile + reach)
+                    copied = plan.tile * args[0] * plan.parts
+                numbers = plan.rows * wide + vectors + copied + max(plan.rows, wide)
+                pointers = 2 * max(plan.rows, wide)
+                assert numbers * size + pointers * 8 <= 2 * 1024 * 1024, (args, dtype, machine, plan.along)
 
 
 X, W = np.ones((2, 4, 5)), np.ones((4, 6, 3))

@@ -9,9 +9,8 @@ from convt1d import dispatch, geometry
 def weight_gradient(
     plan: dispatch.GradientPlan,
     geometry: geometry.Geometry,
-    first: int,
-    steps: int,
     sources: Sequence[NDArray[np.int64]],
+    halo: tuple[int, int],
     x: NDArray[np.inexact],
     g: NDArray[np.inexact],
     out: NDArray[np.inexact],

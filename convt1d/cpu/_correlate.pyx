@@ -4,14 +4,18 @@
 
     grad[c, o, k] = sum over n, i of  x[n, c, i] * g[n, o, stride*i + dilation*k - left]
 
-Time steps i of all samples, one after the other, are cut into tiles. A tile makes two small matrices
+Time steps i are cut into runs: of one sample, all inside x and g if possible. Of one side, a run makes a small
+matrix with a row of vectors for each time step; the other side's numbers are read where they lie:
 
-    x rows, packed        [time][row]          c, of register blocks: what the direct product takes as its weights
-    g unfolded            [time][(o, k)]       the K positions that a time step reaches, for each output channel
+    along x       vectors  [time][c]          transposed from x         times  g[o, stride*i + dilation*k - left]
+    along g       vectors  [time][(o, k)]     unfolded from g           times  x[c, i]
+    along time    vectors  [(o, phase)][time] g split into its phases   times  x[c], number by number
 
-whose product, over time, is added to a block of the gradient. Blocks are independent; each sums over time in the
-same order, whatever its size: the same bits for any number of threads. Complex numbers are two rows and two columns
-(re, im), combined when they are added: conj(x) * g = (re re + im im) + (re im - im re) i.
+"rows" are the numbers read in place, "columns" those in vectors (along time: every (c, o, k) is a row, and the lanes of a
+vector are the columns, added up at the end). A block of rows x columns stays in the workspace until all runs have been
+added to it. Blocks are independent, and each sum is made in the same order whatever the block's
+size: the same bits for any number of threads. Complex numbers are two rows and two columns (re, im), combined
+at the end: conj(x) * g = (re re + im im) + (re im - im re) i.
 """
 
 from cpython.buffer cimport (
@@ -20,171 +24,241 @@ from cpython.buffer cimport (
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 
-from convt1d.cpu._load cimport Signal, floor_div, leading, load_run
+from libc.string cimport memset
+
+from convt1d.cpu._load cimport Phases, Signal, floor_div, leading, load_phases, load_run
 from convt1d.cpu._runtime cimport (
     LEVEL, MOST_THREADS, give_workspace, going_parallel, omp_get_thread_num, take_workspace,
 )
-from convt1d.cpu._simd cimport AHEAD, Sum, direct_block, direct_leaf, gather_leaf, real, simd_rows, unfold_leaf
+from convt1d.cpu._simd cimport correlate_leaf, dot_leaf, gather_leaf, real, unfold_leaf
 
 cdef enum:
-    UNFOLD_STEPS = 32      # time steps unfolded at a time: their rows lie in few pages
-    GROUP_ROWS = 16        # rows multiplied at a time, so that their sums stay in L1; dispatch.DIRECT_ROWS
+    UNFOLD_SIZE = 4096     # numbers unfolded at a time: 16 or 32 KiB, an L1
+    HALO_STEPS = 16        # time steps outside x that are copied at a time
+    FEWEST_ROWS = 16       # of a block that is made smaller for more threads
 
-cdef struct Block:
-    Py_ssize_t o0, outputs, k0, k1
-    Py_ssize_t width        # columns: outputs * (k1 - k0) * parts
+cdef enum Along:
+    ALONG_X
+    ALONG_G
+    ALONG_TIME
 
 cdef struct Job:
     Signal x, g
+    Phases phases               # of g, along time
+    Py_ssize_t period, step, ldg
     void *out
     int level
+    Along along
     Py_ssize_t parts, batch, channels, outputs, groups, kernel_size      # channels and outputs of a group
     Py_ssize_t stride, dilation, left
-    Py_ssize_t first, steps             # time steps of a sample: first .. first+steps-1, what the padding mode adds too
-    Py_ssize_t tile, rows, row_blocks, nblocks, ldg
-    const int64_t *blocks
+    Py_ssize_t before, after            # time steps outside x, of the padding mode
+    Py_ssize_t tile, rows, columns, row_blocks, column_blocks, ldc, ldroom
+    Py_ssize_t inputs, pairs            # real (channel), (output, tap) of a group
+
+# One block of the gradient, and the workspace it is made in.
+cdef struct Block:
+    Py_ssize_t c0, channels             # real input channels
+    Py_ssize_t j0, pairs                # real (output, tap) pairs
+    Py_ssize_t nrows, ncolumns
 
 
-cdef inline Block block_of(const Job *job, Py_ssize_t b) noexcept nogil:
-    cdef Block block
-    cdef const int64_t *row = job.blocks + 4 * b
-    block.o0, block.outputs, block.k0, block.k1 = row[0], row[1], row[2], row[3]
-    block.width = block.outputs * (block.k1 - block.k0) * job.parts
-    return block
+cdef inline Py_ssize_t position(const Job *job, Py_ssize_t j) noexcept nogil:
+    """Where pair j meets g at time step 0."""
+    return job.dilation * (j // job.parts % job.kernel_size) - job.left
 
 
-cdef void unfold(const Job *job, const Block *block, const real *g, Py_ssize_t i, Py_ssize_t n, const real **sources,
-                 const real *zeros, real *dst) noexcept nogil:
+cdef inline const real *place(const Job *job, const real *g, Py_ssize_t j) noexcept nogil:
+    """The number of g that pair j meets at time step 0."""
+    return g + (j // (job.kernel_size * job.parts)) * job.g.sc + position(job, j) * job.g.sl + j % job.parts
+
+
+cdef void unfold(const Job *job, const Block *block, const real *g, Py_ssize_t i, Py_ssize_t n,
+                 real *dst) noexcept nogil:
     """Rows of time steps i .. i+n-1:  dst[t, (o, k)] = g[o, stride*(i+t) + dilation*k - left], 0 outside g."""
-    cdef Py_ssize_t o, k, t, u, parts = job.parts, S = job.stride, D = job.dilation, sl = job.g.sl
-    cdef Py_ssize_t width = (block.k1 - block.k0) * parts
-    cdef Py_ssize_t at = D * block.k0 - job.left, span = D * (block.k1 - 1 - block.k0)
-    # time steps whose positions all lie inside g
-    cdef Py_ssize_t lo = min(max(-floor_div(at, S), i), i + n)
-    cdef Py_ssize_t hi = max(min(floor_div(job.g.length - 1 - at - span, S) + 1, i + n), lo)
-    cdef bint all_at_once = S == 1 and D > 1 and sl == 1
+    cdef Py_ssize_t per = job.kernel_size * job.parts, S = job.stride, j = block.j0, end = block.j0 + block.pairs
+    cdef Py_ssize_t width, outputs, at, span, lo, hi, t, o, k, u, tap, parts = job.parts
     cdef const real *row
     cdef real *to
-    for o in range(block.outputs):
-        row = g + o * job.g.sc
-        to = dst + o * width
-        if all_at_once:
-            for k in range(width):
-                sources[o * width + k] = row + D * k + at
-        elif D == 1 and sl == parts:
-            unfold_leaf[real](job.level, to + (lo - i) * job.ldg, job.ldg, row + (S * lo + at) * parts, S * parts,
-                              width, hi - lo)
-        elif parts == 1:
-            for t in range(lo - i, hi - i):
-                u = (S * (i + t) + at) * sl
+    while j < end:
+        # whole outputs, or what the block has of one
+        outputs = max((end - j) // per, <Py_ssize_t>1) if j % per == 0 else 1
+        width = min(per - j % per, end - j)
+        at = position(job, j)
+        span = position(job, j + width - 1) - at
+        lo = min(max(-floor_div(at, S), i), i + n)
+        hi = max(min(floor_div(job.g.length - 1 - at - span, S) + 1, i + n), lo)
+        if job.dilation > 1 or job.g.sl != job.parts:
+            hi = lo
+        if hi > lo:
+            unfold_leaf[real](job.level, dst + (lo - i) * job.ldc, job.ldc, place[real](job, g, j) + lo * S * job.parts,
+                              job.g.sc, outputs, S * job.parts, width, hi - lo)
+        for t in range(n):
+            if lo - i <= t < hi - i:
+                continue
+            to = dst + t * job.ldc
+            for o in range(outputs):
+                row = place[real](job, g, j + o * per) + (i + t) * S * job.g.sl
                 for k in range(width):
-                    to[t * job.ldg + k] = row[u + k * D * sl]
-        else:
-            for t in range(lo - i, hi - i):
-                u = (S * (i + t) + at) * sl
-                for k in range(width // 2):
-                    to[t * job.ldg + 2 * k] = row[u + k * D * sl]
-                    to[t * job.ldg + 2 * k + 1] = row[u + k * D * sl + 1]
-        for t in range(lo - i):
-            edge[real](job, row, (i + t) * S + at, width, to + t * job.ldg)
-        for t in range(hi - i, n):
-            edge[real](job, row, (i + t) * S + at, width, to + t * job.ldg)
-    if all_at_once and hi > lo:
-        gather_leaf[real](job.level, dst + (lo - i) * job.ldg, job.ldg, sources, lo, block.width, hi - lo, zeros)
+                    tap = k // parts
+                    u = (i + t) * S + at + tap * job.dilation
+                    to[k] = row[tap * job.dilation * job.g.sl + k % parts] if 0 <= u < job.g.length else 0
+                to += width
+        j += outputs * width
+        dst += outputs * width
 
 
-cdef inline void edge(const Job *job, const real *row, Py_ssize_t u, Py_ssize_t width, real *dst) noexcept nogil:
-    """One time step's row, position by position."""
-    cdef Py_ssize_t k
-    for k in range(width):
-        dst[k] = row[u * job.g.sl + k % job.parts] if 0 <= u < job.g.length else 0
-        if k % job.parts == job.parts - 1:
-            u += job.dilation
+cdef inline void transpose(const Job *job, const real **rows, Py_ssize_t channels, Py_ssize_t n, const real *zeros,
+                           real *dst) noexcept nogil:
+    """dst[t, c] = rows[c][t]. A few channels at a time: rows a power of two apart share cache sets."""
+    cdef Py_ssize_t c = 0, t, width, steps
+    while c < channels:
+        width = channels - c if channels - c < 16 else 8
+        t = 0
+        while t < n:
+            steps = min(n - t, <Py_ssize_t>32)
+            gather_leaf[real](job.level, dst + t * job.ldc + c, job.ldc, rows + c, t, width, steps, zeros)
+            t += steps
+        c += width
 
 
-cdef void pack(const Job *job, const real *x, Py_ssize_t row0, Py_ssize_t rows, Py_ssize_t i, Py_ssize_t n,
-               Py_ssize_t at, Py_ssize_t steps, real *room, const real *zeros, real *dst) noexcept nogil:
-    """Time steps i .. i+n-1 of real rows row0 .. row0+rows-1 to time `at` of  [group][register block][time][row]."""
-    cdef const real *sources[8]
-    cdef Py_ssize_t r = 0, j, width, in_group
-    cdef bint inside = job.x.sl == 1 and i >= 0 and i + n <= job.x.length
-    while r < rows:
-        in_group = min(GROUP_ROWS, rows - r // GROUP_ROWS * GROUP_ROWS) - r % GROUP_ROWS
-        width = direct_block(simd_rows(job.level), in_group)
-        if not inside:
-            load_run[real](&job.x, x, job.parts, row0 + r, row0 + r + width, i, n, room, job.tile)
-        for j in range(width):
-            sources[j] = x + (row0 + r + j) * job.x.sc + i if inside else room + j * job.tile
-        gather_leaf[real](job.level, dst + r * steps + at * width, width, sources, 0, width, n, zeros)
-        r += width
+cdef void dots(const Job *job, const Block *block, const real *g, Py_ssize_t i, Py_ssize_t n, real *sums, real *tile,
+               const real **rows) noexcept nogil:
+    """Time steps i .. i+n-1 along time. Tap k is phase k mod period of g, k // period steps later."""
+    cdef Py_ssize_t c, j, k, per = job.kernel_size * job.parts, phases = job.phases.slots // job.parts
+    cdef Py_ssize_t later = (job.kernel_size - 1) // job.period * job.step
+    cdef const real **pairs = rows + block.channels
+    load_phases[real](&job.g, job.level, &job.phases, g, job.parts, 0, job.outputs * job.phases.slots, i, n + later, tile,
+                      job.ldg)
+    for j in range(block.pairs):
+        k = j % per // job.parts
+        pairs[j] = (tile + ((j // per * phases + k % job.period) * job.parts + j % job.parts) * job.ldg
+                    + k // job.period * job.step)
+    for c in range(block.channels):
+        dot_leaf[real](job.level, rows[c], pairs, block.pairs, sums + c * block.pairs * job.ldc, job.ldc, n)
 
 
-cdef inline void add_rows(const Job *job, const Block *block, const real *columns, Py_ssize_t ldc, Py_ssize_t c,
-                          Py_ssize_t rows, bint add, real *out) noexcept nogil:
-    """Add `rows` rows of products, the first of them channel c's, to the gradient of a group; or begin it with them
-    (reading new memory before it is written would cost a second page fault)."""
-    cdef Py_ssize_t r, k
-    cdef const real *odd
+cdef void run(const Job *job, const Block *block, const real *x, const real *g, Py_ssize_t i, Py_ssize_t n,
+              bint all_inside, real *sums, real *tile, real *room, const real **rows,
+              const real *zeros) noexcept nogil:
+    """Add time steps i .. i+n-1. `all_inside`: of all pairs the positions lie inside g."""
+    cdef Py_ssize_t r, u, k, stride
+    cdef bint copied = i < 0 or i + n > job.x.length
+    if copied or job.along != ALONG_G and job.x.sl != 1:
+        load_run[real](&job.x, x, job.parts, block.c0, block.c0 + block.channels, i, n, room, job.ldroom)
+    for r in range(block.channels):
+        rows[r] = room + r * job.ldroom
+        if not copied and (job.x.sl == 1 or job.along == ALONG_G):
+            rows[r] = x + ((block.c0 + r) // job.parts) * job.x.sc + (block.c0 + r) % job.parts + i * job.x.sl
+    stride = 1 if copied else job.x.sl
+    if job.along == ALONG_TIME:
+        dots[real](job, block, g, i, n, sums, tile, rows)
+        return
+    if job.along == ALONG_X:
+        transpose[real](job, rows, block.channels, n, zeros, tile)
+        stride = job.stride * job.g.sl
+        for r in range(block.pairs):
+            rows[r] = place[real](job, g, block.j0 + r) + i * stride
+            u = i * job.stride + position(job, block.j0 + r)
+            if not all_inside and not 0 <= u < job.g.length:
+                rows[r] = zeros         # n is 1
+    else:
+        r = max(UNFOLD_SIZE // block.ncolumns, <Py_ssize_t>8)
+        k = 0
+        while k < n:
+            unfold[real](job, block, g, i + k, min(r, n - k), tile + k * job.ldc)
+            k += r
+    correlate_leaf[real](job.level, rows, stride, block.nrows, tile, job.ldc, sums, job.ldc, n, block.ncolumns)
+
+
+cdef void finish(const Job *job, const Block *block, const real *sums, const real **rows, const real *zeros,
+                 real *out) noexcept nogil:
+    """A block's sums into the gradient of its group: out[c, (o, k)]."""
+    cdef Py_ssize_t r, k, c, j, px, pg, lane
     cdef real *to
-    for r in range(rows // job.parts):
-        to = out + (((c + r) * job.outputs + block.o0) * job.kernel_size + block.k0) * job.parts
-        if not add:
-            for k in range(block.width):
-                to[k] = 0 if job.parts > 1 else columns[k]
-        if job.parts == 1:
-            for k in range(block.width if add else 0):
-                to[k] += columns[k]
-        else:
-            odd = columns + ldc
-            for k in range(block.width // 2):
-                to[2 * k] += columns[2 * k] + odd[2 * k + 1]
-                to[2 * k + 1] += columns[2 * k + 1] - odd[2 * k]
-        columns += job.parts * ldc
+    cdef real value
+    if job.parts == 1 and job.along == ALONG_X:
+        for r in range(block.nrows):
+            rows[r] = sums + r * job.ldc
+        gather_leaf[real](job.level, out + block.c0 * job.pairs + block.j0, job.pairs, rows, 0, block.nrows,
+                          block.ncolumns, zeros)
+        return
+    for r in range(block.nrows):
+        for k in range(block.ncolumns):
+            value = sums[r * job.ldc + k]
+            if job.along == ALONG_X:
+                c, j = block.c0 + k, block.j0 + r
+            elif job.along == ALONG_G:
+                c, j = block.c0 + r, block.j0 + k
+            elif k > 0:
+                break
+            else:
+                c, j = r // job.pairs, r % job.pairs
+                for lane in range(1, block.ncolumns):
+                    value += sums[r * job.ldc + lane]
+            if job.parts == 1:
+                out[c * job.pairs + j] = value
+                continue
+            # both sides alternate between re and im: of the four products of a pair, the first of each part begins it
+            px, pg = c % 2, j % 2
+            to = out + c // 2 * job.pairs + j - pg + (px ^ pg)
+            if px == 1 and pg == 0:
+                value = -value
+            to[0] = value if (pg if job.along == ALONG_X else px) == 0 else to[0] + value
 
 
 cdef void run_item(const Job *job, Py_ssize_t item, real *workspace) noexcept nogil:
-    """One block of the gradient: some input channels of a group, some outputs and taps; all of time."""
-    cdef Py_ssize_t group = item // (job.nblocks * job.row_blocks)
-    cdef Py_ssize_t row0 = item // job.nblocks % job.row_blocks * job.rows
-    cdef Py_ssize_t rows = min(job.rows, job.channels * job.parts - row0)
-    cdef Block block = block_of(job, item % job.nblocks)
-    cdef const real *x = <const real *>job.x.x + group * job.channels * job.x.sc
-    cdef const real *g = <const real *>job.g.x + (group * job.outputs + block.o0) * job.g.sc
-    cdef real *out = <real *>job.out + group * job.channels * job.outputs * job.kernel_size * job.parts
-    # the workspace: g unfolded, x packed, sums of a few rows, rows of x on their way, pointers
-    cdef real *unfolded = workspace
-    cdef real *packed = unfolded + job.tile * job.ldg
-    cdef real *columns = packed + job.tile * job.rows
-    cdef real *room = columns + GROUP_ROWS * job.ldg
-    cdef real *zeros = room + 8 * job.tile
-    cdef const real **sources = <const real **>(zeros + job.ldg)
-    cdef Py_ssize_t f = 0, total = job.batch * job.steps, steps, done, n, within, run, r, k
-    cdef Sum sum
-    sum.taps, sum.step, sum.slots, sum.full, sum.first = 1, 0, 1, 1, 0
-    for k in range(job.ldg):
-        zeros[k] = 0
-    while f < total:
-        steps = min(job.tile, total - f)
-        done = 0
-        while done < steps:
-            n, within = (f + done) // job.steps, (f + done) % job.steps
-            run = min(steps - done, job.steps - within)
-            k = 0
-            while k < run:
-                unfold[real](job, &block, g + n * job.g.sn, job.first + within + k,
-                             min(run - k, <Py_ssize_t>UNFOLD_STEPS), sources, zeros, unfolded + (done + k) * job.ldg)
-                k += UNFOLD_STEPS
-            pack[real](job, x + n * job.x.sn, row0, rows, job.first + within, run, done, steps, room, zeros, packed)
-            done += run
-        sum.channels = sum.depth = steps
-        r = 0
-        while r < rows:
-            k = min(<Py_ssize_t>GROUP_ROWS, rows - r)
-            direct_leaf[real](job.level, unfolded, job.ldg, packed + r * steps, columns, job.ldg, &sum, k, block.width,
-                              False, unfolded + AHEAD * job.ldg, job.ldg)
-            add_rows[real](job, &block, columns, job.ldg, (row0 + r) // job.parts, k, f > 0, out)
-            r += k
-        f += steps
+    """One block of the gradient; all of time."""
+    cdef Py_ssize_t group = item // (job.column_blocks * job.row_blocks)
+    cdef Py_ssize_t row0 = item // job.column_blocks % job.row_blocks * job.rows
+    cdef Py_ssize_t column0 = item % job.column_blocks * job.columns
+    cdef bint inside
+    cdef Block block
+    # the workspace: sums, vectors, rows on their way, a row of zeros, pointers
+    cdef real *sums = workspace
+    cdef real *tile = sums + job.rows * job.ldc
+    cdef real *room = tile + (job.outputs * job.phases.slots * job.ldg if job.along == ALONG_TIME
+                              else job.tile * job.ldc)
+    cdef real *zeros
+    cdef const real **rows
+    cdef const real *x = <const real *>job.x.x + group * (job.inputs // job.parts) * job.x.sc
+    cdef const real *g = <const real *>job.g.x + group * job.outputs * job.g.sc
+    cdef Py_ssize_t n, i, end, steps, lo, hi, S = job.stride, near, far
+    if job.along == ALONG_TIME:
+        block.c0, block.channels, block.j0, block.pairs = 0, job.inputs, 0, job.pairs
+        block.nrows, block.ncolumns = job.rows, job.columns
+        zeros = room + job.inputs * job.ldroom
+    elif job.along == ALONG_X:
+        block.c0, block.channels = column0, min(job.columns, job.inputs - column0)
+        block.j0, block.pairs = row0, min(job.rows, job.pairs - row0)
+        block.nrows, block.ncolumns = block.pairs, block.channels
+        zeros = room + job.columns * job.ldroom
+    else:
+        block.c0, block.channels = row0, min(job.rows, job.inputs - row0)
+        block.j0, block.pairs = column0, min(job.columns, job.pairs - column0)
+        block.nrows, block.ncolumns = block.channels, block.pairs
+        zeros = room + job.rows * job.ldroom
+    rows = <const real **>(zeros + max(job.rows, job.ldc))
+    memset(sums, 0, block.nrows * job.ldc * sizeof(real))
+    memset(zeros, 0, max(job.rows, job.ldc) * sizeof(real))
+    # time steps [lo, hi) at which all pairs meet g
+    near, far = -job.left, job.dilation * (job.kernel_size - 1) - job.left
+    lo = max(-floor_div(near, S), <Py_ssize_t>0)
+    hi = min(floor_div(job.g.length - 1 - far, S) + 1, job.x.length)
+    for n in range(job.batch):
+        i, end = -job.before, job.x.length + job.after
+        while i < end:
+            if 0 <= i < job.x.length and (job.along != ALONG_X or lo <= i < hi):
+                steps = min(job.tile, (hi if job.along == ALONG_X else job.x.length) - i)
+                inside = True
+            else:
+                steps = 1
+                if job.along != ALONG_X:
+                    steps = min(<Py_ssize_t>HALO_STEPS, (0 if i < 0 else end) - i)
+                inside = False
+            run[real](job, &block, x + n * job.x.sn, g + n * job.g.sn, i, steps, inside, sums, tile, room, rows, zeros)
+            i += steps
+    finish[real](job, &block, sums, rows, zeros,
+                 <real *>job.out + group * (job.inputs // job.parts) * job.pairs)
 
 
 cdef void run_items(const Job *job, Py_ssize_t items, int threads, void **workspaces, real unused) noexcept nogil:
@@ -197,17 +271,17 @@ cdef void run_items(const Job *job, Py_ssize_t items, int threads, void **worksp
         run_item[real](job, item, <real *>workspaces[omp_get_thread_num()])
 
 
-def weight_gradient(plan, geometry, Py_ssize_t first, Py_ssize_t steps, sources, x, g, out, int threads):
+def weight_gradient(plan, geometry, sources, halo, x, g, out, int threads):
     """Write the gradient into `out`.
 
     Parameters
     ----------
     plan : dispatch.GradientPlan
     geometry : Geometry
-    first, steps : int
-        Time steps of a sample, the halo included.
     sources : tuple of ndarray
         As from `padding.halo_sources`.
+    halo : (int, int)
+        Time steps left and right of x that the padding mode adds.
     x : ndarray (N, C_in, L)
     g : ndarray (N, C_out, L_out)
         Both of the compute type, any strides.
@@ -216,9 +290,9 @@ def weight_gradient(plan, geometry, Py_ssize_t first, Py_ssize_t steps, sources,
     threads : int
     """
     cdef Job job
-    cdef const int64_t[:, ::1] blocks = plan.blocks
     cdef const int64_t[::1] before = sources[0]
     cdef const int64_t[::1] after = sources[1]
+    cdef const int64_t[::1] offsets = plan.offsets
     cdef Py_buffer xb, gb, ob
     cdef Py_ssize_t size = x.dtype.itemsize // plan.parts, items
     cdef bint double_precision = size == 8
@@ -228,23 +302,34 @@ def weight_gradient(plan, geometry, Py_ssize_t first, Py_ssize_t steps, sources,
     job.parts, job.batch, job.groups = plan.parts, x.shape[0], geometry.groups
     job.channels, job.outputs = x.shape[1] // job.groups, g.shape[1] // job.groups
     job.kernel_size, job.stride, job.dilation = geometry.kernel_size, geometry.stride, geometry.dilation
-    job.left, job.first, job.steps = geometry.padding[0], first, steps
-    job.tile, job.ldg = plan.tile, leading(plan.width)
-    job.nblocks, job.blocks = blocks.shape[0], &blocks[0, 0]
+    job.left, job.before, job.after = geometry.padding[0], halo[0], halo[1]
+    job.inputs, job.pairs = job.channels * job.parts, job.outputs * job.kernel_size * job.parts
+    job.along = {"x": ALONG_X, "g": ALONG_G, "time": ALONG_TIME}[plan.along]
+    job.tile, job.rows, job.columns = plan.tile, plan.rows, plan.columns
+    job.ldc = leading(job.columns)
+    job.ldroom = <Py_ssize_t>HALO_STEPS if job.along == ALONG_G else job.tile
+    job.phases.stride, job.phases.slots, job.phases.offsets = job.stride, plan.slots, &offsets[0]
+    job.phases.consecutive = job.dilation == 1
+    job.period, job.step = plan.period, plan.step
+    job.ldg = leading(job.tile + (job.kernel_size - 1) // job.period * job.step)
     job.x.length, job.g.length = x.shape[2], g.shape[2]
     job.x.hl, job.x.hr, job.g.hl, job.g.hr = before.shape[0], after.shape[0], 0, 0
     job.x.before = &before[0] if job.x.hl else NULL
     job.x.after = &after[0] if job.x.hr else NULL
     job.g.before = job.g.after = NULL
+    job.column_blocks = 1
+    if job.along != ALONG_TIME:
+        job.column_blocks = ((job.inputs if job.along == ALONG_X else job.pairs) + job.columns - 1) // job.columns
     # several items a thread if the gradient is large enough; the size of a block does not change its bits
-    job.rows = plan.rows
     threads = max(1, min(threads, MOST_THREADS))
     while True:
-        job.row_blocks = (job.channels * job.parts + job.rows - 1) // job.rows
-        items = job.groups * job.row_blocks * job.nblocks
-        if threads == 1 or items >= 4 * threads or job.rows <= GROUP_ROWS:
+        job.row_blocks = 1
+        if job.along != ALONG_TIME:
+            job.row_blocks = ((job.pairs if job.along == ALONG_X else job.inputs) + job.rows - 1) // job.rows
+        items = job.groups * job.row_blocks * job.column_blocks
+        if threads == 1 or items >= 4 * threads or job.rows <= FEWEST_ROWS or job.along == ALONG_TIME:
             break
-        job.rows = max(job.rows // 2 // GROUP_ROWS * GROUP_ROWS, <Py_ssize_t>GROUP_ROWS)
+        job.rows = max(job.rows // 2 // FEWEST_ROWS * FEWEST_ROWS, <Py_ssize_t>FEWEST_ROWS)
     threads = <int>min(threads, items)
     PyObject_GetBuffer(x, &xb, PyBUF_STRIDED_RO)
     try:

@@ -184,18 +184,24 @@ static int simd_level(void)
 
 typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
                              const float *, ptrdiff_t);
+typedef void (*correlate_float)(const float *const *, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, float *, ptrdiff_t,
+                                ptrdiff_t, ptrdiff_t);
+typedef void (*dot_float)(const float *, const float *const *, ptrdiff_t, float *, ptrdiff_t, ptrdiff_t);
 typedef void (*fused_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
                             const float *, const float *, ptrdiff_t, ptrdiff_t, int);
 typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *);
 typedef void (*split_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
-typedef void (*unfold_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+typedef void (*unfold_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
                              const double *, ptrdiff_t);
+typedef void (*correlate_double)(const double *const *, ptrdiff_t, ptrdiff_t, const double *, ptrdiff_t, double *, ptrdiff_t,
+                                ptrdiff_t, ptrdiff_t);
+typedef void (*dot_double)(const double *, const double *const *, ptrdiff_t, double *, ptrdiff_t, ptrdiff_t);
 typedef void (*fused_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
                             const double *, const double *, ptrdiff_t, ptrdiff_t, int);
 typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *);
 typedef void (*split_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
-typedef void (*unfold_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+typedef void (*unfold_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 
 #if X86_LEVELS
   #define BY_LEVEL(name, t) (level == 2 ? name##_##t##2 : level == 1 ? name##_##t##1 : name##_##t##0)
@@ -204,6 +210,10 @@ typedef void (*unfold_double)(double *, ptrdiff_t, const double *, ptrdiff_t, pt
 #endif
 static inline direct_float direct_leaf_float(int level) { return BY_LEVEL(direct, f); }
 static inline direct_double direct_leaf_double(int level) { return BY_LEVEL(direct, d); }
+static inline correlate_float correlate_leaf_float(int level) { return BY_LEVEL(correlate, f); }
+static inline correlate_double correlate_leaf_double(int level) { return BY_LEVEL(correlate, d); }
+static inline dot_float dot_leaf_float(int level) { return BY_LEVEL(dot, f); }
+static inline dot_double dot_leaf_double(int level) { return BY_LEVEL(dot, d); }
 static inline fused_float fused_leaf_float(int level) { return BY_LEVEL(fused, f); }
 static inline fused_double fused_leaf_double(int level) { return BY_LEVEL(fused, d); }
 /* 32-byte vectors transpose faster than 64-byte ones (stride 2: 0.05 against 0.17 ns a sample, Zen 4, 2026-11). */

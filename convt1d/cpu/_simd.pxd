@@ -13,26 +13,40 @@ cdef extern from "_simd.h" nogil:
                                   Py_ssize_t, Py_ssize_t, int, const float *, Py_ssize_t)
     ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
                                    Py_ssize_t, Py_ssize_t, int, const double *, Py_ssize_t)
+    ctypedef void (*correlate_float)(const float **, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, float *,
+                                    Py_ssize_t, Py_ssize_t, Py_ssize_t)
+    ctypedef void (*dot_float)(const float *, const float **, Py_ssize_t, float *, Py_ssize_t, Py_ssize_t)
     ctypedef void (*fused_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
                                  Py_ssize_t, Py_ssize_t, const float *, const float *, Py_ssize_t, Py_ssize_t, int)
+    ctypedef void (*correlate_double)(const double **, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, double *,
+                                    Py_ssize_t, Py_ssize_t, Py_ssize_t)
+    ctypedef void (*dot_double)(const double *, const double **, Py_ssize_t, double *, Py_ssize_t, Py_ssize_t)
     ctypedef void (*fused_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
                                   Py_ssize_t, Py_ssize_t, const double *, const double *, Py_ssize_t, Py_ssize_t, int)
     ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                   const float *)
     ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                    const double *)
-    ctypedef void (*copy_float)(float *, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
-    ctypedef void (*copy_double)(double *, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
+    ctypedef void (*split_float)(float *, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
+    ctypedef void (*unfold_float)(float *, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                  Py_ssize_t)
+    ctypedef void (*split_double)(double *, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
+    ctypedef void (*unfold_double)(double *, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                   Py_ssize_t)
     direct_float direct_leaf_float(int)
     direct_double direct_leaf_double(int)
+    correlate_float correlate_leaf_float(int)
+    dot_float dot_leaf_float(int)
     fused_float fused_leaf_float(int)
+    correlate_double correlate_leaf_double(int)
+    dot_double dot_leaf_double(int)
     fused_double fused_leaf_double(int)
     gather_float gather_leaf_float(int)
     gather_double gather_leaf_double(int)
-    copy_float split_leaf_float(int)
-    copy_double split_leaf_double(int)
-    copy_float unfold_leaf_float(int)
-    copy_double unfold_leaf_double(int)
+    split_float split_leaf_float(int)
+    split_double split_leaf_double(int)
+    unfold_float unfold_leaf_float(int)
+    unfold_double unfold_leaf_double(int)
     int simd_level()
     int simd_rows(int)
     int simd_bytes(int)
@@ -60,6 +74,23 @@ cdef inline void fused_leaf(int level, const real *x, Py_ssize_t ldx, const real
         fused_leaf_double(level)(x, ldx, w, y, ldy, sum, full, n, bias, next, ldnext, outputs, stride)
 
 
+cdef inline void correlate_leaf(int level, const real **rows, Py_ssize_t stride, Py_ssize_t nrows, const real *x,
+                                Py_ssize_t ldx, real *c, Py_ssize_t ldc, Py_ssize_t steps,
+                                Py_ssize_t n) noexcept nogil:
+    if real is float:
+        correlate_leaf_float(level)(rows, stride, nrows, x, ldx, c, ldc, steps, n)
+    else:
+        correlate_leaf_double(level)(rows, stride, nrows, x, ldx, c, ldc, steps, n)
+
+
+cdef inline void dot_leaf(int level, const real *x, const real **rows, Py_ssize_t nrows, real *sums, Py_ssize_t lds,
+                          Py_ssize_t n) noexcept nogil:
+    if real is float:
+        dot_leaf_float(level)(x, rows, nrows, sums, lds, n)
+    else:
+        dot_leaf_double(level)(x, rows, nrows, sums, lds, n)
+
+
 cdef inline void gather_leaf(int level, real *y, Py_ssize_t stride, const real **sources, Py_ssize_t at,
                              Py_ssize_t phases, Py_ssize_t n, const real *bias) noexcept nogil:
     if real is float:
@@ -76,9 +107,9 @@ cdef inline void split_leaf(int level, real *dst, Py_ssize_t ldd, const real *x,
         split_leaf_double(level)(dst, ldd, x, stride, phases, n)
 
 
-cdef inline void unfold_leaf(int level, real *dst, Py_ssize_t ldd, const real *x, Py_ssize_t stride,
-                             Py_ssize_t width, Py_ssize_t n) noexcept nogil:
+cdef inline void unfold_leaf(int level, real *dst, Py_ssize_t ldd, const real *x, Py_ssize_t ldx, Py_ssize_t outputs,
+                             Py_ssize_t stride, Py_ssize_t width, Py_ssize_t n) noexcept nogil:
     if real is float:
-        unfold_leaf_float(level)(dst, ldd, x, stride, width, n)
+        unfold_leaf_float(level)(dst, ldd, x, ldx, outputs, stride, width, n)
     else:
-        unfold_leaf_double(level)(dst, ldd, x, stride, width, n)
+        unfold_leaf_double(level)(dst, ldd, x, ldx, outputs, stride, width, n)
