@@ -272,7 +272,8 @@ def jax_calls(draw):
     x, w, b = float32(problem)
     stride, dilation = problem.geometry["stride"], problem.geometry["dilation"]
     reach = dilation * (w.shape[2] - 1) + 1
-    numbers = st.tuples(st.integers(-2, reach - 1), st.integers(-2, reach - 1 + max(stride, dilation) - 1))
+    # not below 0: there XLA (JAX 0.10.2, CPU) now and then adds what it finds in memory, 1 in 674 against NumPy
+    numbers = st.tuples(st.integers(0, reach - 1), st.integers(0, reach - 1 + max(stride, dilation) - 1))
     padding = draw(st.sampled_from(["SAME", "VALID", "CIRCULAR"]) | numbers)
     b = b if b is None else b[: w.shape[1]]
     return x, w, b, draw(st.booleans()), stride, dilation, padding
@@ -280,6 +281,12 @@ def jax_calls(draw):
 
 def kernel_of(w, transpose_kernel):
     return w.transpose(2, 1, 0) if transpose_kernel else w.transpose(2, 0, 1)[::-1]
+
+
+def by_jax(function, x):
+    """What a function of channels-last arrays gives; None where nothing is left."""
+    y = np.asarray(function(x.transpose(0, 2, 1))).transpose(0, 2, 1)
+    return y if y.size else None
 
 
 def check_lax(jax, case, consistent):
@@ -291,19 +298,17 @@ def check_lax(jax, case, consistent):
         reach = dilation * (w.shape[2] - 1) + 1
         padding = padding if isinstance(padding, str) else tuple(reach - 1 - p for p in padding)
     options = {"transpose_kernel": transpose_kernel} | ({"use_consistent_padding": True} if consistent else {})
-    y = jax.lax.conv_transpose(
-        x.transpose(0, 2, 1),
-        kernel,
-        [stride],
-        padding if isinstance(padding, str) else [padding],
-        rhs_dilation=[dilation],
-        **options,
-    )
-    expected = np.asarray(y if b is None else y + b).transpose(0, 2, 1)
+
+    def by_lax(x):
+        pairs = padding if isinstance(padding, str) else [padding]
+        y = jax.lax.conv_transpose(x, kernel, [stride], pairs, rhs_dilation=[dilation], **options)
+        return y if b is None else y + b
+
+    expected = by_jax(by_lax, x)
     layer = ConvTranspose1d.from_jax(
         jax.numpy.asarray(kernel), b, stride=stride, padding=padding, dilation=dilation, **options
     )
-    if expected.shape[-1] < 1:
+    if expected is None:
         with pytest.raises(ValueError, match="output length must be at least 1"):
             layer(x)
         return False
@@ -350,10 +355,10 @@ def check_flax(linen, case):
         transpose_kernel=transpose_kernel,
     )
     parameters = {"kernel": kernel_of(w, transpose_kernel)} | ({} if b is None else {"bias": b})
-    expected = np.asarray(module.apply({"params": parameters}, x.transpose(0, 2, 1))).transpose(0, 2, 1)
+    expected = by_jax(lambda x: module.apply({"params": parameters}, x), x)
     options = {"stride": stride, "padding": padding, "dilation": dilation, "transpose_kernel": transpose_kernel}
     layer = ConvTranspose1d.from_jax(parameters["kernel"], parameters.get("bias"), **options)
-    if expected.shape[-1] < 1:
+    if expected is None:
         with pytest.raises(ValueError, match="output length must be at least 1"):
             layer(x)
         return False
@@ -420,3 +425,6 @@ def test_padding_of_jax():
         assert ConvTranspose1d.from_jax(**options, padding=padding).padding == 3
     layer = ConvTranspose1d.from_jax(**options, padding=(4, 5))
     assert (layer.padding, layer.output_padding) == (0, 1)
+    cropped = ConvTranspose1d.from_jax(**options, padding=(-2, -1))  # below 0: samples taken away
+    x = np.arange(24.0).reshape(3, 8)
+    np.testing.assert_array_equal(cropped(x), ConvTranspose1d.from_jax(**options, padding=0)(x)[:, 2:-1])
