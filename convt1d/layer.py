@@ -250,7 +250,7 @@ class ConvTranspose1d:
             Where the layer is in it: "up" for "up.weight", or "up.weight_g" and "up.weight_v", or
             "up.parametrizations.weight.original0" and "...original1" (weight_norm, which is folded, whatever its
             dim), and "up.bias" if there is one.
-        stride, padding, output_padding, dilation, padding_mode
+        stride, padding, output_padding, dilation, padding_mode : int, pair of int, str
             As for the layer: a state does not hold them.
         groups : int, optional
             By default what the lengths of bias and weight say; 1 without a bias.
@@ -406,6 +406,7 @@ class ConvTranspose1d:
             Keras' ``strides`` and ``dilation_rate``.
         padding : {"valid", "same"}
         output_padding : int, optional
+            Keras' own: with "same" it changes the crop as well.
 
         Returns
         -------

@@ -135,13 +135,19 @@ def from_file(path, name=None, **geometry):
             return from_state_dict(mapping, name, **settings)
 
 
-def _suffix(path) -> str:
+def refuse_pickle(path) -> None:
+    """A ValueError that says how to convert, if the file is a pickle by its name."""
     suffix = Path(path).suffix.lower()
     if suffix in _PICKLES:
         raise ValueError(
             f"{path}: {suffix} files are pickles, which can run any code, and are not loaded. Convert it where you "
             "trust it: safetensors.torch.save_file(torch.load(path, weights_only=True), 'weights.safetensors')"
         )
+
+
+def _suffix(path) -> str:
+    refuse_pickle(path)
+    suffix = Path(path).suffix.lower()
     if suffix not in (".onnx", ".safetensors", ".npz"):
         raise ValueError(f"path must end in .onnx, .safetensors or .npz, got {str(path)!r}")
     return suffix

@@ -10,13 +10,20 @@ import numpy as np
 import pytest
 
 import convt1d
+from convt1d.weights import list_layers
 
 
-@pytest.mark.parametrize("name", ["functional", "geometry", "layer", "padding"])
+@pytest.mark.parametrize("name", ["functional", "geometry", "layer", "padding", "weights"])
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(f"convt1d.{name}"))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_docstring_example_of_onnx():
+    pytest.importorskip("onnx")
+    result = doctest.testmod(importlib.import_module("convt1d.onnx"))
+    assert (result.attempted > 0, result.failed) == (True, 0)
 
 
 def test_readme_example():
@@ -32,8 +39,20 @@ def test_readme_example():
 
 def test_docstrings_name_all_parameters():
     """numpydoc: each parameter of the public functions is described."""
-    for function in (convt1d.conv_transpose1d, convt1d.output_length, convt1d.ConvTranspose1d.__call__):
+    layer = convt1d.ConvTranspose1d
+    readers = (
+        layer.from_state_dict,
+        layer.from_file,
+        layer.from_onnx,
+        layer.from_torch,
+        layer.from_keras,
+        layer.from_jax,
+    )
+    functions = (convt1d.conv_transpose1d, convt1d.output_length, layer.__call__, layer.to_onnx, list_layers)
+    for function in functions + readers:
         for name in function.__code__.co_varnames[
             : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
         ]:
-            assert name == "self" or re.search(rf"^ *(\w+, )*{name}(, \w+)* :", function.__doc__, re.MULTILINE), name
+            assert name in ("self", "cls") or re.search(
+                rf"^ *(\w+, )*{name}(, \w+)* :", function.__doc__, re.MULTILINE
+            ), name
