@@ -10,6 +10,7 @@ What a file claims is held against what it has before memory is taken; the memor
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 import os
 import stat
@@ -23,6 +24,9 @@ import numpy as np
 # Weights shrink to no less than half; deflate could make 1032 bytes of one.
 UNPACKED_LEAST = 2**26
 UNPACKED_RATIO = 100
+# Headers: NumPy's own limit on the text of a .npy header; and 16 MiB for .safetensors, enough for 100,000 arrays.
+NPY_HEADER = 10_000
+SAFETENSORS_HEADER = 2**24
 
 # safetensors' code of a type -> NumPy's name; the types a layer can have
 _SAFETENSORS = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "C64": "complex64"}
@@ -134,7 +138,8 @@ class Npz(_Arrays):
 
     def spec(self, name):
         """Shape and dtype, held against the size of the member."""
-        with self._open(name) as stream:
+        with self._open(name) as member:
+            stream = io.BytesIO(member.read(NPY_HEADER))  # no more: a header may claim 4 GiB, in each of many members
             version = np.lib.format.read_magic(stream)
             readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
             if version not in readers:
@@ -161,6 +166,10 @@ class Safetensors(_Arrays):
 
     def __init__(self, path, stack):
         package = need("safetensors", "reading .safetensors")
+        with open(path, "rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > SAFETENSORS_HEADER:
+            raise ValueError(f"its header must take at most {SAFETENSORS_HEADER} bytes, it claims {header}")
         with contextlib.suppress(ImportError):
             import ml_dtypes  # noqa: F401  the package asks NumPy for "bfloat16", which is known from then on
         self._file = stack.enter_context(package.safe_open(path, framework="np"))

@@ -309,8 +309,9 @@ class ConvTranspose1d:
 
         Notes
         -----
-        Files may come from anyone. What they claim is checked against what they have before memory is taken, which is
-        in proportion to the file; a member of a .npz file may unpack to 64 MiB or 100 times its size.
+        Files may come from anyone. What they claim is held against what they have before memory is taken. A member of a
+        .npz file may unpack to 64 MiB or 100 times its size; a .onnx file of nothing but empty messages takes about 100
+        times its size to parse.
 
         Examples
         --------

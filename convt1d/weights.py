@@ -15,8 +15,11 @@ make a layer of them and hold the documentation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -27,14 +30,16 @@ from .geometry import Geometry, as_int, output_length
 
 # What names a weight in a state: as it is, or under weight_norm (old and new); then what cannot be taken.
 _OLD_NORM = ("weight_g", "weight_v")
-_NEW_NORM = ("parametrizations.weight.original0", "parametrizations.weight.original1")
-_FORMS = ("weight", _OLD_NORM[1], _NEW_NORM[1], "weight_orig", "parametrizations.weight.original")
+_PARAMETRIZED = "parametrizations."
+_NEW_NORM = (_PARAMETRIZED + "weight.original0", _PARAMETRIZED + "weight.original1")
+_FORMS = ("weight", "weight_orig", _PARAMETRIZED + "weight.original", _OLD_NORM[1], _NEW_NORM[1])
 
 # Settings a .npz file may hold beside the weights, as `convt1d apply` reads them.
 SETTINGS = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
-_MOST_NAMES = 12
+_MOST_NAMES = 12  # in an error message
+_LONGEST_CHAIN = 100  # of Identity nodes
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +211,8 @@ def from_state_dict(mapping, prefix="", *, groups=None, **sliding):
         raise TypeError(f"mapping must be a mapping from names to arrays, got {type(mapping).__name__}")
     if not isinstance(prefix, str):
         raise TypeError(f"prefix must be a string, got {prefix!r}")
-    names, prefix = _names(mapping), _prefix(prefix)
-    keys = _weight_keys(names, prefix)
+    prefix = _prefix(prefix)
+    keys = _weight_keys(prefix, _by_layer(mapping).get(prefix, {}))
     if not keys:
         known = _listed([found.name for found in _candidates(mapping)])
         raise ValueError(f"mapping must hold {prefix + 'weight'!r}, it has layers {known or 'of no known name'}")
@@ -233,38 +238,43 @@ def from_torch(module):
     return from_state_dict(module.state_dict(), groups=module.groups, padding_mode=module.padding_mode, **sliding)
 
 
-def _names(mapping):
-    """The names in their order, for look-ups as well."""
-    return dict.fromkeys(name for name in mapping if isinstance(name, str))
+def _by_layer(mapping) -> dict[str, dict[str, str]]:
+    """The names in a state, by layer: prefix -> what follows it -> the whole name; in their order."""
+    layers: dict = {}
+    for name in mapping:
+        if isinstance(name, str):
+            prefix, found, rest = name.rpartition(_PARAMETRIZED)
+            if not found or prefix[-1:] not in ("", "."):
+                prefix, found, rest = name.rpartition(".")
+                prefix, found = prefix + found, ""
+            layers.setdefault(prefix, {})[found + rest] = name
+    return layers
 
 
 def _prefix(name):
     return name if not name or name.endswith(".") else name + "."
 
 
-def _weight_keys(names, prefix):
+def _weight_keys(prefix, names):
     """Names of the weight, or of the g and v that weight_norm makes it of; none if it is not there."""
-
-    def has(suffix):
-        return prefix + suffix in names
-
-    parametrized = [n for n in names if n.startswith(prefix + "parametrizations.weight.")]
-    other = sorted(set(parametrized) - {prefix + suffix for suffix in _NEW_NORM})
-    if other or has("weight_orig"):
-        if has("weight_u") or any(n.endswith("._u") for n in other):
+    for part in ("weight", "bias"):
+        parametrized = [n for n in names if n.startswith(f"{_PARAMETRIZED}{part}.") and n not in _NEW_NORM]
+        if not parametrized and f"{part}_orig" not in names:
+            continue
+        if f"{part}_u" in names or any(name.endswith("._u") for name in parametrized):
             what = "spectral_norm, whose weight depends on its power iteration"
         else:
             what = "a parametrization that is not known here"
         raise ValueError(
-            f"{prefix + 'weight'!r} is under {what}; make it plain first, with torch.nn.utils.remove_spectral_norm, "
+            f"{prefix + part!r} is under {what}; make it plain first, with torch.nn.utils.remove_spectral_norm, "
             "torch.nn.utils.prune.remove or torch.nn.utils.parametrize.remove_parametrizations"
         )
-    found = [tuple(prefix + s for s in form) for form in (("weight",), _OLD_NORM, _NEW_NORM) if any(map(has, form))]
+    found = [form for form in (("weight",), _OLD_NORM, _NEW_NORM) if any(part in names for part in form)]
     if len(found) > 1:
-        raise ValueError(f"mapping must hold one form of the weight, got {_listed([f[-1] for f in found])}")
-    keys = found[0] if found else ()
-    if missing := [key for key in keys if key not in names]:
-        raise ValueError(f"weight_norm needs both {keys[0]!r} and {keys[1]!r}, but there is no {missing[0]!r}")
+        raise ValueError(f"mapping must hold one form of the weight, got {_listed([prefix + f[-1] for f in found])}")
+    keys = [prefix + part for form in found for part in form]
+    if missing := [part for form in found for part in form if part not in names]:
+        raise ValueError(f"weight_norm needs both {keys[0]!r} and {keys[1]!r}, but there is no {prefix + missing[0]!r}")
     return keys
 
 
@@ -312,27 +322,23 @@ def _as_numpy(name, value):
 
 def _candidates(mapping) -> list[LayerInfo]:
     """What in a mapping from names to arrays may be a transposed convolution."""
-    names = _names(mapping)
-    prefixes = dict.fromkeys(
-        (name.removesuffix(form), name) for form in _FORMS for name in names if ("." + name).endswith("." + form)
-    )
-    order = {name: i for i, name in enumerate(names)}
-    found = {}
-    for prefix, name in sorted(prefixes, key=lambda pair: order[pair[1]]):
-        shape, dtype = _spec(mapping, name)
-        bias = _spec(mapping, prefix + "bias")[0] if prefix + "bias" in names else None
-        if prefix in found or len(shape) != 3 or 0 in shape or (bias is not None and not _groups(shape, bias)):
+    found = []
+    for prefix, names in _by_layer(mapping).items():
+        forms = [form for form in _FORMS if form in names]
+        shape, dtype = _spec(mapping, names[forms[0]]) if forms else ((), "")
+        bias = _spec(mapping, names["bias"])[0] if "bias" in names else None
+        if len(shape) != 3 or 0 in shape or (bias is not None and not _groups(shape, bias)):
             continue
         groups, known, problem = bias and _groups(shape, bias), {}, ""
         try:
-            _weight_keys(names, prefix)
+            _weight_keys(prefix, names)
             settings = ({"groups": groups} if groups else {}) | _stored_settings(mapping, prefix)
             checked = _check(shape, **settings)
             known = {setting: getattr(checked, setting) for setting in settings if setting != "padding_mode"}
         except (ValueError, TypeError) as error:
             problem = str(error)
-        found[prefix] = LayerInfo(prefix.removesuffix("."), shape, dtype, bias is not None, **known, problem=problem)
-    return list(found.values())
+        found.append(LayerInfo(prefix.removesuffix("."), shape, dtype, bias is not None, **known, problem=problem))
+    return found
 
 
 def _spec(mapping, name):
@@ -569,14 +575,13 @@ class _Graph:
 
     stored: dict
     producers: dict
-    shapes: dict
+    lengths: dict
     around: _Graph | None
 
     def find(self, name):
         """The TensorProto that a name stands for."""
-        graph, visited = self, set()
-        while name not in visited:
-            visited.add(name)
+        graph = self
+        for _ in range(_LONGEST_CHAIN):
             while name not in graph.stored and name not in graph.producers:
                 graph = graph.around
                 if graph is None:
@@ -595,17 +600,20 @@ class _Graph:
                     "take the weights from the model before it was quantised"
                 )
             name = node.input[0]
-        raise ValueError(f"{name!r} is its own input")
+        raise ValueError(f"{name!r} is its own input, or behind more than {_LONGEST_CHAIN} Identity nodes")
 
 
 @dataclass(frozen=True, slots=True)
 class _Node:
-    """A ConvTranspose node and the graph it stands in; `function` names the function of the model it is part of."""
+    """A ConvTranspose node and the graph it stands in.
+
+    `inferred()` gives the lengths in the main graph; `function` names the function of the model it is part of.
+    """
 
     proto: object
     graph: _Graph
-    model: object
-    function: str = ""
+    inferred: Callable[[], dict]
+    function: str
 
     @property
     def label(self):
@@ -654,38 +662,43 @@ class _Node:
     def _length(self):
         """L, from the shape that the graph states or that follows; None if it is open."""
         name = self.proto.input[0]
-        if name in self.graph.shapes or self.model.functions:
-            # not inferred through functions: they may call themselves, and that would not end
-            return self.graph.shapes.get(name)
-        from onnx import shape_inference
-
-        try:
-            inferred = shape_inference.infer_shapes(self.model)
-        except Exception:  # of many types; then the caller is asked
-            return None
-        return _lengths(inferred.graph).get(name)
+        return self.graph.lengths.get(name) or self.inferred().get(name)
 
 
 def _lengths(graph):
     """Name -> L of the three-dimensional tensors whose shape a graph states."""
-    return {
-        info.name: info.type.tensor_type.shape.dim[2].dim_value
-        for info in (*graph.input, *graph.value_info, *graph.output)
-        if len(info.type.tensor_type.shape.dim) == 3 and info.type.tensor_type.shape.dim[2].dim_value > 0
-    }
+    lengths = {}
+    for info in chain(graph.input, graph.value_info, graph.output):
+        dims = info.type.tensor_type.shape.dim
+        if len(dims) == 3 and dims[2].dim_value > 0:
+            lengths[info.name] = dims[2].dim_value
+    return lengths
+
+
+def _inferred_lengths(model):
+    """`_lengths` of what follows from the shapes of the inputs."""
+    if model.functions:  # they may call themselves: onnx 1.17 crashes
+        return {}
+    from onnx import shape_inference
+
+    try:
+        return _lengths(shape_inference.infer_shapes(model).graph)
+    except Exception:  # of many types; then the caller is asked
+        return {}
 
 
 def _conv_transposes(model):
     """Every ConvTranspose of the model, also in the bodies of If, Loop and Scan."""
-    graphs = [(model.graph, None, "")] + [(function, None, function.name) for function in model.functions]
+    inferred = cache(lambda: _inferred_lengths(model))  # once, however many nodes ask
+    graphs = deque([(model.graph, None, ""), *((function, None, function.name) for function in model.functions)])
     while graphs:
-        proto, around, function = graphs.pop(0)
+        proto, around, function = graphs.popleft()
         stored = {} if function else {tensor.name: tensor for tensor in proto.initializer}
         producers = {output: node for node in proto.node for output in node.output if output}
         graph = _Graph(stored, producers, {} if function else _lengths(proto), around)
         for node in proto.node:
             if node.op_type == "ConvTranspose" and node.domain in ("", "ai.onnx"):
-                yield _Node(node, graph, model, function)
+                yield _Node(node, graph, inferred, function)
             graphs += [(a.g, graph, function) for a in node.attribute if a.HasField("g")]
             graphs += [(g, graph, function) for a in node.attribute for g in a.graphs]
 

@@ -714,7 +714,7 @@ BAD = [
         *("--stride", "2"),
         weights="w.safetensors",
         prepare=garbage("w.safetensors"),
-        match=r"w\.safetensors cannot be read",
+        match=r"w\.safetensors: its header",
         needs="safetensors",
     ),
     bad(

@@ -68,7 +68,7 @@ def test_weight_norm_of_other_types():
     np.testing.assert_allclose(layer.weight, v / np.sqrt(50))
 
 
-G, V = np.ones((4, 1, 1)), np.ones((4, 3, 5))
+G, V, B = np.ones((4, 1, 1)), np.ones((4, 3, 5)), np.ones(3)
 NEW = "parametrizations.weight."
 
 
@@ -83,6 +83,8 @@ NEW = "parametrizations.weight."
         ({NEW + "original1": V}, ValueError, "there is no 'parametrizations.weight.original0'"),
         ({"weight_orig": V, "weight_u": np.ones(3), "weight_v": np.ones(20)}, ValueError, "under spectral_norm"),
         ({NEW + "original": V, NEW + "0._u": np.ones(3)}, ValueError, "under spectral_norm"),
+        ({"weight": V, "bias_orig": B, "bias_mask": B}, ValueError, "'bias' is under a parametrization"),
+        ({"weight": V, "parametrizations.bias.original0": B}, ValueError, "'bias' is under a parametrization"),
         ({"weight_g": G[:3], "weight_v": V}, ValueError, r"as long as one axis of \(4, 3, 5\), got \(3, 1, 1\)"),
         ({"weight_g": np.ones((4, 3, 1)), "weight_v": V}, ValueError, "as long as one axis"),
         ({"weight_g": np.ones(4), "weight_v": V}, ValueError, "must be a number, or as long"),
@@ -356,6 +358,9 @@ NPZ = {
     "huge product": lambda path: zipped(path, header((2**62, 2**62, 2**62))),
     "negative": lambda path: zipped(path, header((-2, -1, 2))),
     "no numbers": lambda path: zipped(path, header("('a', 1, 2)")),
+    "long header": lambda path: zipped(
+        path, header("(" + "1," * 2**23 + ")", version=b"\2\0"), method=zipfile.ZIP_DEFLATED
+    ),
     "deep": lambda path: zipped(path, header("(" * 5000 + ")" * 5000)),
     "version 3": lambda path: zipped(path, header((2, 1, 2), version=b"\3\0")),
     "no .npy member": lambda path: zipped(path, b"no array"),
@@ -381,6 +386,7 @@ SAFETENSORS = {
     "huge header": safetensors_file(b"{}", length=2**63 - 1),
     "largest header": safetensors_file(b"{}", length=2**64 - 1),
     "100 MB header": safetensors_file(b"{}", length=10**8),
+    "true 32 MiB header": safetensors_file(b"{" + b" " * 2**25 + b"}"),
     "no JSON": safetensors_file(b"{'a'"),
     "deep JSON": safetensors_file(b'{"a":' * 100_000),
     "deep list": safetensors_file(b"[" * 1_000_000),
@@ -397,9 +403,9 @@ SAFETENSORS = {
 }
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space as Linux does")
+@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux")
 def test_hostile_files(tmp_path):
-    """Each is refused, in a process that could not take the memory that some of them claim."""
+    """Each is refused, and none takes the memory it claims."""
     paths = [tmp_path / f"{name}.npz" for name in NPZ]
     for path, write in zip(paths, NPZ.values(), strict=True):
         write(path)
