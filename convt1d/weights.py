@@ -217,15 +217,18 @@ def from_state_dict(mapping, prefix="", *, groups=None, **sliding):
         known = _listed([found.name for found in _candidates(mapping)])
         raise ValueError(f"mapping must hold {prefix + 'weight'!r}, it has layers {known or 'of no known name'}")
     loaded = [_as_numpy(repr(key), mapping[key]) for key in keys]
-    weight = loaded[0] if len(keys) == 1 else _fold(repr(keys[1]), *loaded)
+    weight = arrays.as_array(repr(keys[-1]), loaded[-1], (3,))
+    if len(keys) == 2:
+        weight = _fold(repr(keys[1]), loaded[0], weight)
     bias_key = prefix + "bias"
-    bias = _as_numpy(repr(bias_key), mapping[bias_key]) if mapping.get(bias_key) is not None else None
+    bias = mapping.get(bias_key)
     if bias is not None:
+        bias = _as_numpy(repr(bias_key), bias)
         fitting = _groups(weight.shape, bias.shape)
         if fitting is None:
             raise ValueError(
                 f"{bias_key!r} must have a multiple of C_out / groups = {weight.shape[1]} values, in groups that "
-                f"divide C_in = {weight.shape[0]}; got shape {bias.shape}"
+                f"divide C_in = {weight.shape[0]}, got shape {bias.shape}"
             )
         groups = fitting if groups is None else groups
     return _layer(repr(keys[-1]), weight, bias, groups=1 if groups is None else groups, **sliding)
@@ -280,7 +283,7 @@ def _weight_keys(prefix, names):
 
 def _fold(name, g, v):
     """weight_norm: ``v * g / norm(v)``, the norm over all axes but one (dim), or over all (dim=None)."""
-    g, v = arrays.as_array(f"the g of {name}", g), arrays.as_array(name, v, (3,))
+    g = arrays.as_array(f"the g of {name}", g)
     # an axis of length 1 counts as either: the norm over it is the same
     wanted = np.shape(g) if g.ndim == 3 else (1, 1, 1)
     if g.size != np.prod(wanted) or any(n not in (1, m) for n, m in zip(wanted, v.shape, strict=True)):
