@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: MIT
 """Damaged files: what may come of reading them, and mutations of good ones."""
 
+import contextlib
+import sys
+from pathlib import Path
+
 import numpy as np
 
 from convt1d import ConvTranspose1d
@@ -66,3 +70,22 @@ def fuzz(path, data, count, seed, **geometry):
         path.write_bytes(damaged)
         total += read(path, **geometry)
     return total
+
+
+def main(paths):
+    """Print for each file how many reads failed and how many MiB the process has grown by."""
+    import resource
+
+    with contextlib.suppress(ImportError):
+        import ml_dtypes  # noqa: F401  not to be counted
+        import safetensors  # noqa: F401
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for path in paths:
+        _, failed = read(path, stride=1)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        print(f"{path.name}: {failed} {grown >> 10}")
+
+
+if __name__ == "__main__":
+    main([Path(argument) for argument in sys.argv[1:]])
