@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The command line: ``convt1d demo``, ``convt1d apply``, ``convt1d info``.
+"""The command line: ``convt1d demo``, ``convt1d apply``, ``convt1d layers``, ``convt1d info``.
 
     arguments -> files opened -> everything checked -> computed piece by piece -> one file, whole or none
 
@@ -76,7 +76,7 @@ def main(argv=None):
             parser.print_help(sys.stderr)
             return 2
         return args.run(args)
-    except (ValueError, TypeError, OSError, MemoryError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         print(f"convt1d: error: {_one_line(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
@@ -104,7 +104,7 @@ def _parser():
     )
     parser.set_defaults(run=None)
     parser.add_argument("--version", action="version", version=f"convt1d {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="{demo,apply,info}")
+    commands = parser.add_subparsers(title="commands", metavar="{demo,apply,layers,info}")
 
     demo = commands.add_parser(
         "demo",
@@ -125,11 +125,14 @@ def _parser():
             "the output keeps that form; only (L,) becomes (C_out, L_out) if C_out > 1. "
             "Wave files: integer samples are scaled to [-1, 1); the output is 32-bit float, and its rate is "
             "the input's times the stride. A .npz file holds the array weight and may hold bias, stride, "
-            "padding, output_padding, groups, dilation and padding_mode; options given here win."
+            "padding, output_padding, groups, dilation and padding_mode; options given here win. Of a .onnx or "
+            ".safetensors file, or a .npz file of many arrays, --name says which layer; `convt1d layers` lists them. "
+            "A .onnx file holds the geometry, a .safetensors file does not."
         ),
         allow_abbrev=False,
     )
-    apply.add_argument("--weights", metavar="FILE", type=Path, required=True, help=".npz or .npy")
+    apply.add_argument("--weights", metavar="FILE", type=Path, required=True, help=".npz, .npy, .onnx or .safetensors")
+    apply.add_argument("--name", help="the layer in the weights, if there are several")
     apply.add_argument("--input", metavar="FILE", type=Path, required=True, help=".npy or .wav")
     apply.add_argument("--output", metavar="FILE", type=Path, required=True, help=".npy or .wav")
     apply.add_argument("--bias", metavar="FILE", type=Path, help=".npy of shape (C_out,)")
@@ -159,6 +162,16 @@ def _parser():
     apply.add_argument("--force", action="store_true", help="overwrite the output file")
     apply.set_defaults(run=_apply)
 
+    layers = commands.add_parser(
+        "layers",
+        help="list the transposed convolutions in a file of weights",
+        description="List every 1-D transposed convolution in a .onnx, .safetensors or .npz file. Only .onnx says for "
+        "sure; in the others it is every weight that may be one.",
+        allow_abbrev=False,
+    )
+    layers.add_argument("file", metavar="FILE", type=Path, help=".onnx, .safetensors or .npz")
+    layers.set_defaults(run=_layers)
+
     info = commands.add_parser(
         "info",
         help="print versions, BLAS, SIMD level, threads and tile policy",
@@ -180,6 +193,41 @@ def _info(args):
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
     return 0
+
+
+# layers -----------------------------------------------------------------------------------------------------
+
+
+def _layers(args):
+    from . import weights
+
+    found = weights.list_layers(args.file)
+    for layer in found:
+        print(_line(layer))
+    if not found:
+        print(f"no 1-D transposed convolution in {args.file}")
+    return 0
+
+
+def _line(layer):
+    """A LayerInfo in words; "?" where the file does not tell and the layer needs it."""
+    facts = []
+    if layer.weight_shape is not None:
+        c_in, per_group, kernel_size = layer.weight_shape
+        c_out = f"{per_group} x groups" if layer.groups is None else per_group * layer.groups
+        facts += [f"{c_in} -> {c_out} channels", f"kernel {kernel_size}"]
+    if not layer.problem:
+        facts.append(f"stride {'?' if layer.stride is None else layer.stride}")
+    if layer.padding is not None:
+        left, right = layer.padding
+        facts.append(f"padding {left}" if left == right else f"padding {left} {right}")
+    usual = {"output_padding": 0, "groups": 1, "dilation": 1}
+    facts += [f"{key} {value}" for key in usual if (value := getattr(layer, key)) not in (None, usual[key])]
+    facts += ["bias"] * layer.bias + [layer.dtype] * (layer.dtype is not None)
+    facts += [f"not usable: {layer.problem}"] * bool(layer.problem)
+    line = f"{layer.name or '(no name)'}: {', '.join(facts)}"
+    # what a file names may hold what moves the terminal's cursor
+    return line if line.isprintable() else ascii(line)
 
 
 # demo -------------------------------------------------------------------------------------------------------
@@ -314,10 +362,11 @@ def _draw(figure, signal, upsampled, stride):
 
 
 def _apply(args):
-    from . import conv_transpose1d
+    from . import conv_transpose1d, weights
 
     sources = [path for path in (args.input, args.weights, args.bias) if path is not None]
-    _check_suffix("--weights", args.weights, (".npz", ".npy"))
+    weights.refuse_pickle(args.weights)
+    _check_suffix("--weights", args.weights, (".npz", ".npy", ".onnx", ".safetensors"))
     _check_suffix("--input", args.input, (".npy", ".wav"))
     _check_suffix("--output", args.output, (".npy", ".wav"))
     _check_output("--output", args.output, sources, args.force)
@@ -326,8 +375,8 @@ def _apply(args):
     if args.stream is not None and args.stream < 1:
         raise ValueError(f"--stream must be at least 1, got {args.stream}")
 
-    weight, bias, options = _settings(args)
     x, rate, prepare = _open_input(args)
+    weight, bias, options = _settings(args, x.shape[-1])
     to_wav = _suffix(args.output) == ".wav"
     form = x.ndim
     x = x.reshape((1,) * (3 - form) + x.shape)
@@ -468,12 +517,16 @@ def _store(values, target):
         raise ValueError("the result exceeds the range of 32-bit float samples; use .npy") from None
 
 
-def _settings(args):
+def _settings(args, length):
     """Return weight, bias or None, and the options: those given, else those stored beside the weights."""
-    weight, bias, options = _load_weights(args.weights)
+    given = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
+    if _suffix(args.weights) in (".onnx", ".safetensors") or args.name is not None:
+        weight, bias, options = _load_layer(args, given, length)
+    else:
+        weight, bias, options = _load_weights(args.weights)
     if args.bias is not None:
         bias = _load_npy("--bias", args.bias)
-    options |= {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
+    options |= given
     for name, value in options.items():
         if isinstance(value, list):  # one int in a list stands for the int; a pair is a tuple
             options[name] = value[0] if len(value) == 1 else tuple(value)
@@ -495,6 +548,22 @@ def _open_input(args):
     if not 1 <= x.ndim <= 3:
         raise ValueError(f"--input {args.input} must have shape (L,), (C, L) or (N, C, L), got {x.shape}")
     return x, rate, prepare
+
+
+def _load_layer(args, given, length):
+    """As `_load_weights`, of one layer among several; `length` is the input's, which some ONNX nodes need."""
+    from . import weights
+
+    if _suffix(args.weights) == ".npy":
+        raise ValueError(f"--name is for files of several arrays, {args.weights} holds one")
+    if _suffix(args.weights) == ".onnx":
+        if given:
+            raise ValueError(f"--{min(given).replace('_', '-')} cannot be given: {args.weights} holds the geometry")
+        given = {"length": length}
+    elif "stride" not in given and _suffix(args.weights) == ".safetensors":
+        raise ValueError(f"--stride must be given: {args.weights} does not hold it")
+    geometry, weight, bias = weights.from_file(args.weights, args.name, **given)
+    return weight, bias, {name: getattr(geometry, name) for name in OPTIONS}
 
 
 def _load_weights(path):

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import copy
+import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -117,6 +118,14 @@ class ConvTranspose1d:
         shape = (geometry.in_channels, geometry.out_channels // geometry.groups, geometry.kernel_size)
         arrays.check_size("weight", shape, dtype)
         self._set(geometry, *initialize.uniform(geometry, dtype, rng, bool(bias)))
+
+    @classmethod
+    def _of(cls, geometry, weight, bias):
+        """A layer with copies of these weights, which nothing drew."""
+        layer = cls.__new__(cls)
+        own = [None if a is None else np.array(a, a.dtype.newbyteorder("="), order="C") for a in (weight, bias)]
+        layer._set(geometry, *own)
+        return layer
 
     def _set(self, geometry, weight, bias):
         for array in (weight, bias):
@@ -393,6 +402,271 @@ class ConvTranspose1d:
         weight = self._own("weight", state["weight"], self.weight.shape)
         bias = None if self.bias is None else self._own("bias", state["bias"], self.bias.shape)
         self._set(self._operator.geometry, weight, bias)
+
+    # Weights from elsewhere, and to elsewhere: what each system means is in weights.py.
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        mapping: Mapping[str, Any],
+        prefix: str = "",
+        *,
+        stride: Size,
+        padding: Size = 0,
+        output_padding: Size = 0,
+        groups: int | None = None,
+        dilation: Size = 1,
+        padding_mode: str = "zeros",
+    ) -> Self:
+        """A layer from the state of a torch module; channels, kernel and bias follow from the arrays.
+
+        Parameters
+        ----------
+        mapping : mapping from str to array_like or torch.Tensor
+            A ``state_dict()``; other names may be in it.
+        prefix : str
+            Where the layer is in it: "up" for "up.weight", or "up.weight_g" and "up.weight_v", or
+            "up.parametrizations.weight.original0" and "...original1" (weight_norm, which is folded, whatever its
+            dim), and "up.bias" if there is one.
+        stride, padding, output_padding, dilation, padding_mode : int, pair of int, str
+            As for the layer: a state does not hold them.
+        groups : int, optional
+            By default what the lengths of bias and weight say; 1 without a bias.
+
+        Returns
+        -------
+        ConvTranspose1d
+            Its dtype is that of the weights.
+
+        Raises
+        ------
+        ValueError
+            No such layer in `mapping`, shapes that do not belong together, a weight under spectral_norm or another
+            parametrization, or one that weight_norm would make NaN.
+        TypeError
+            An argument or an element type is of the wrong kind.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> state = {"up.weight_g": np.ones((8, 1, 1)), "up.weight_v": np.ones((8, 2, 4)), "up.bias": np.zeros(4)}
+        >>> ConvTranspose1d.from_state_dict(state, "up", stride=2, padding=1)
+        ConvTranspose1d(8, 4, kernel_size=(4,), stride=(2,), padding=(1,), groups=2)
+        """
+        from . import weights
+
+        geometry = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+        return cls._of(*weights.from_state_dict(mapping, prefix, groups=groups, padding_mode=padding_mode, **geometry))
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], name: str | None = None, **geometry: Any) -> Self:
+        """A layer from a file: .safetensors, .npz or .onnx. Pickles (.pt, .pth) are never loaded.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The kind of file goes by its suffix.
+        name : str, optional
+            Which layer, as `convt1d.weights.list_layers` names them; not needed where there is only one.
+        **geometry
+            For .safetensors and .npz those of `from_state_dict`; a .npz file may hold them beside the weights,
+            as scalar arrays (``stride`` or ``up.stride``), and what is given here wins. For .onnx only `length`, see
+            `from_onnx`.
+
+        Returns
+        -------
+        ConvTranspose1d
+
+        Raises
+        ------
+        ValueError, TypeError, OSError
+            The file is damaged or holds no such layer; the message names it.
+        ImportError
+            A package is missing; the message names the extra.
+
+        Notes
+        -----
+        Files may come from anyone. What they claim is held against what they have before memory is taken. A member of a
+        .npz file may unpack to 64 MiB or 100 times its size; a .onnx file of nothing but empty messages takes about 100
+        times its size to parse.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(os.path.join(folder, "up.npz"), weight=np.ones((8, 4, 16)), stride=8, padding=4)
+        ...     ConvTranspose1d.from_file(os.path.join(folder, "up.npz"))
+        ConvTranspose1d(8, 4, kernel_size=(16,), stride=(8,), padding=(4,), bias=False)
+        """
+        from . import weights
+
+        return cls._of(*weights.from_file(path, name, **geometry))
+
+    @classmethod
+    def from_onnx(cls, model_or_path: Any, node: str | None = None, *, length: int | None = None) -> Self:
+        """A layer from a 1-D ConvTranspose node of an ONNX model.
+
+        Parameters
+        ----------
+        model_or_path : onnx.ModelProto, str or os.PathLike
+            Weights may be initializers, also in other files of the model's folder, or Constant nodes.
+        node : str, optional
+            Name of the node, or of its output; not needed where there is only one.
+        length : int, optional
+            L, the input's length. Only a node with ``output_shape`` needs it, since that makes the crop depend on L,
+            and only where the graph does not state it.
+
+        Returns
+        -------
+        ConvTranspose1d
+            Its dtype is that of the weights.
+
+        Raises
+        ------
+        ValueError, TypeError, OSError
+            No such node, a node of other than 1-D, weights that are computed (quantised, for example), zeros beyond the
+            output that output_padding cannot express, or a damaged file.
+        ImportError
+            onnx is missing; the message names the extra.
+
+        Notes
+        -----
+        ``auto_pad`` and ``output_shape`` become an asymmetric crop. Where SAME_UPPER and SAME_LOWER meet a kernel that
+        reaches less than a stride, the output has ``L * stride`` samples, as ONNX' text says; ONNX Runtime gives fewer.
+        """
+        from . import weights
+
+        return cls._of(*weights.from_onnx(model_or_path, node, length=length))
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        """A layer from a ``torch.nn.ConvTranspose1d``; weight_norm is folded, spectral_norm refused.
+
+        Parameters
+        ----------
+        module : torch.nn.ConvTranspose1d
+
+        Returns
+        -------
+        ConvTranspose1d
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `from_state_dict`.
+        """
+        from . import weights
+
+        return cls._of(*weights.from_torch(module))
+
+    @classmethod
+    def from_keras(
+        cls,
+        layer_or_kernel: Any,
+        bias: ArrayLike | None = None,
+        *,
+        stride: Size | None = None,
+        padding: str | None = None,
+        output_padding: Size | None = None,
+        dilation: Size = 1,
+    ) -> Self:
+        """A layer from a ``keras.layers.Conv1DTranspose``, or from its kernel.
+
+        Parameters
+        ----------
+        layer_or_kernel : keras.layers.Conv1DTranspose or array_like, shape (K, C_out, C_in)
+            A layer must be built and have no activation.
+        bias : array_like, shape (C_out,), optional
+            This and what follows are for a kernel only; a layer holds them itself.
+        stride, dilation : int
+            Keras' ``strides`` and ``dilation_rate``.
+        padding : {"valid", "same"}
+        output_padding : int, optional
+            Keras' own: with "same" it changes the crop as well.
+
+        Returns
+        -------
+        ConvTranspose1d
+            Takes ``(N, C_in, L)``, where Keras takes ``(N, L, C_in)``: ``layer(x.transpose(0, 2, 1))``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A value breaks its rule, or is of the wrong kind.
+        """
+        from . import weights
+
+        settings = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
+        return cls._of(*weights.from_keras(layer_or_kernel, bias, **settings))
+
+    @classmethod
+    def from_jax(
+        cls,
+        kernel: ArrayLike,
+        bias: ArrayLike | None = None,
+        *,
+        stride: Size,
+        padding: str | int | Sequence[Any],
+        dilation: Size = 1,
+        transpose_kernel: bool = False,
+        use_consistent_padding: bool = False,
+    ) -> Self:
+        """A layer from the kernel of ``jax.lax.conv_transpose`` or of Flax' ``ConvTranspose``.
+
+        Parameters
+        ----------
+        kernel : array_like, shape (K, C_in, C_out), with transpose_kernel (K, C_out, C_in)
+        bias : array_like, shape (C_out,), optional
+        stride, dilation : int
+            JAX' ``strides`` and ``rhs_dilation``; Flax' ``strides`` and ``kernel_dilation``.
+        padding : {"SAME", "VALID", "CIRCULAR"}, int or pair
+            As there: numbers are samples around the stretched input; "CIRCULAR" is Flax'.
+        transpose_kernel, use_consistent_padding : bool
+            As in ``jax.lax.conv_transpose``.
+
+        Returns
+        -------
+        ConvTranspose1d
+            Takes ``(N, C_in, L)``, where JAX takes ``(N, L, C_in)``: ``layer(x.transpose(0, 2, 1))``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A value breaks its rule, is of the wrong kind, or asks for zeros that output_padding cannot express.
+        """
+        from . import weights
+
+        flags = {"transpose_kernel": transpose_kernel, "use_consistent_padding": use_consistent_padding}
+        return cls._of(*weights.from_jax(kernel, bias, stride=stride, padding=padding, dilation=dilation, **flags))
+
+    def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """An ONNX model of one ConvTranspose node, input "x" and output "y".
+
+        Parameters
+        ----------
+        path : str or os.PathLike, optional
+            Where to write it as well.
+
+        Returns
+        -------
+        onnx.ModelProto
+            Of opset 11; of 22 for bfloat16.
+
+        Raises
+        ------
+        ValueError
+            A padding mode other than zeros, or more weights than the 2 GiB a model can hold.
+        TypeError
+            Complex weights.
+        ImportError
+            onnx is missing; the message names the extra.
+        """
+        from . import weights
+
+        return weights.to_onnx(self._operator.geometry, self.weight, self.bias, path)
 
     def __getstate__(self):
         # packed weights are made again where the layer is used next

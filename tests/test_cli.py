@@ -86,7 +86,9 @@ def test_version_help_info(tmp_path):
     assert len(done.stdout.splitlines()) == len(info.describe())
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["demo", "--help"], ["apply", "--help"], ["info", "--help"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["demo", "--help"], ["apply", "--help"], ["layers", "--help"], ["info", "--help"]]
+)
 def test_help(argv, capsys):
     with pytest.raises(SystemExit) as stop:
         cli.main(argv)
@@ -98,6 +100,40 @@ def test_no_command(run):
     code, out, err = run()
     assert (code, out) == (2, "")
     assert err.startswith("usage: convt1d")
+
+
+# layers ----------------------------------------------------------------
+
+
+def test_layers_of_nothing(run):
+    np.savez("w.npz", weight=np.ones(3))
+    assert run("layers", "w.npz") == (0, "no 1-D transposed convolution in w.npz\n", "")
+
+
+def test_layers_that_cannot_be_used(run):
+    np.savez("w.npz", **{"a.weight_v": np.ones((3, 2, 4)), "b\x1b[2J.weight": np.ones((3, 2, 4))})
+    code, out, err = run("layers", "w.npz")
+    assert (code, err) == (0, "")
+    first, second = out.splitlines()
+    assert first.startswith("a: 3 -> 2 x groups channels, kernel 4, float64, not usable: weight_norm needs both")
+    assert second.startswith(r"'b\x1b[2J: 3 -> 2 x groups")
+
+
+@pytest.mark.parametrize("path", ["w.pt", "w.txt", "no.npz", "w.npz"])
+def test_layers_of_a_bad_file(run, path):
+    with open("w.npz", "wb") as file:
+        file.write(b"no zip file")
+    code, out, err = run("layers", path)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert err.startswith("convt1d: error: ")
+    assert path in err
+
+
+def test_layers_without_the_package(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    code, out, err = run("layers", "w.onnx")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "pip install 'convt1d[onnx]'" in err
 
 
 # demo ----------------------------------------------------------------
@@ -348,6 +384,64 @@ def test_stored_options_and_their_order(apply):
     np.testing.assert_array_equal(y, convt1d.conv_transpose1d(x, weight, -bias, 4, 0, 1, 2, 2))
 
 
+def test_weights_of_onnx(apply, run):
+    pytest.importorskip("onnx")
+    layer = convt1d.ConvTranspose1d(4, 6, 5, 3, (2, 1), 1, 2, dilation=2, rng=0)
+    layer.to_onnx("w.onnx")
+    x = integers((4, 20)).astype(np.float32)
+    np.save("x.npy", x)
+    np.testing.assert_array_equal(apply(weights="w.onnx"), layer(x))
+    np.testing.assert_array_equal(apply("--name", "conv_transpose", "--force", weights="w.onnx"), layer(x))
+    assert run("layers", "w.onnx") == (
+        0,
+        "conv_transpose: 4 -> 6 channels, kernel 5, stride 3, padding 2 1, output_padding 1, groups 2, dilation 2, "
+        "bias, float32\n",
+        "",
+    )
+
+
+def test_weights_of_onnx_whose_crop_depends_on_the_input(apply):
+    onnx = pytest.importorskip("onnx")
+    layer = convt1d.ConvTranspose1d(2, 2, 4, 2, bias=False, rng=0)
+    model = layer.to_onnx()
+    (node,) = model.graph.node
+    del node.attribute[:]
+    for name, value in (("strides", [2]), ("output_shape", [39])):
+        node.attribute.append(onnx.helper.make_attribute(name, value))
+    onnx.save(model, "w.onnx")
+    x = integers((2, 20)).astype(np.float32)
+    np.save("x.npy", x)
+    np.testing.assert_array_equal(apply(weights="w.onnx"), layer(x)[:, 2:-1])  # 42 - 39, the larger part first
+
+
+@pytest.mark.parametrize("suffix", ["npz", "safetensors"])
+def test_one_layer_of_a_state(apply, run, suffix):
+    state = {"up.0.weight": integers((4, 3, 5)), "up.0.bias": integers((6,)), "up.1.weight": integers((6, 2, 3))}
+    if suffix == "npz":
+        np.savez("w.npz", **state)
+    else:
+        pytest.importorskip("safetensors.numpy").save_file(state, "w.safetensors")
+    x, path = integers((4, 20), seed=1), f"w.{suffix}"
+    np.save("x.npy", x)
+    expected = convt1d.conv_transpose1d(x, state["up.0.weight"], state["up.0.bias"], 2, (0, 3), groups=2)
+    argv = ["--name", "up.0", "--stride", 2, "--padding", 0, 3]
+    np.testing.assert_array_equal(apply(*argv, weights=path), expected)
+    np.save("b.npy", np.zeros(6))
+    y = apply(*argv, "--bias", "b.npy", weights=path, output="z.npy")
+    np.testing.assert_allclose(y, expected - state["up.0.bias"][:, np.newaxis], rtol=1e-12)
+    code, out, err = run("layers", path)
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "up.0: 4 -> 6 channels, kernel 5, stride ?, groups 2, bias, float64",
+        "up.1: 6 -> 2 x groups channels, kernel 3, stride ?, float64",
+    ]
+    code, out, err = run(
+        "apply", "--weights", path, "--input", "x.npy", "--output", "n.npy", "--stride", "2", "--name", "c"
+    )
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "'c.weight', it has layers 'up.0', 'up.1'" in err
+
+
 @pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize(
     ("kernel_size", "stride", "padding", "output_padding", "dilation"),
@@ -575,9 +669,9 @@ def test_output_appears_meanwhile(run, files, monkeypatch):
 # apply: bad input ----------------------------------------------------------------
 
 
-def bad(name, *argv, prepare=lambda: None, weights="w.npy", input="x.npy", output="y.npy", match):
+def bad(name, *argv, prepare=lambda: None, weights="w.npy", input="x.npy", output="y.npy", match, needs="numpy"):
     argv = ["apply", "--weights", weights, "--input", input, "--output", output, *argv]
-    return pytest.param(argv, prepare, match, id=name)
+    return pytest.param(argv, lambda: (pytest.importorskip(needs), prepare()), match, id=name)
 
 
 def saved(path, array):
@@ -645,7 +739,10 @@ BAD = [
     bad("input missing", input="no.npy", match=r"no\.npy: No such file"),
     bad("wave missing", input="no.wav", match=r"no\.wav: No such file"),
     bad("bias missing", "--bias", "no.npy", match=r"no\.npy: No such file"),
-    bad("weights suffix", weights="w.pt", match="--weights must end in .npz or .npy, got w.pt"),
+    bad(
+        "weights suffix", weights="w.h5", match="--weights must end in .npz or .npy or .onnx or .safetensors, got w.h5"
+    ),
+    bad("weights a pickle", weights="w.pt", match=r"w\.pt: .pt files are pickles.*safetensors\.torch\.save_file"),
     bad("input suffix", input="x.flac", match="--input must end in .npy or .wav, got x.flac"),
     bad("output suffix", output="y.mp3", match="--output must end in .npy or .wav, got y.mp3"),
     bad("output without suffix", output="y", match="--output must end in .npy or .wav, got y"),
@@ -667,6 +764,34 @@ BAD = [
     bad("weights empty", prepare=garbage("w.npy", b""), match=r"--weights w\.npy cannot be read"),
     bad("weights cut", prepare=cut_short("w.npy"), match=r"--weights w\.npy cannot be read"),
     bad("weights pickled", prepare=saved("w.npy", np.array([None])), match=r"--weights w\.npy cannot be read"),
+    bad("name of one array", "--name", "a", match="--name is for files of several arrays, w.npy holds one"),
+    # onnx and safetensors
+    bad("onnx missing", weights="no.onnx", match=r"no\.onnx: No such file", needs="onnx"),
+    bad("onnx garbage", weights="w.onnx", prepare=garbage("w.onnx"), match=r"w\.onnx", needs="onnx"),
+    bad("onnx geometry", "--output-padding", "1", weights="w.onnx", match="--output-padding cannot be given: w.onnx"),
+    bad(
+        "safetensors stride",
+        weights="w.safetensors",
+        match=r"--stride must be given: w\.safetensors does not hold it",
+    ),
+    bad(
+        "safetensors garbage",
+        *("--stride", "2"),
+        weights="w.safetensors",
+        prepare=garbage("w.safetensors"),
+        match=r"w\.safetensors: its header",
+        needs="safetensors",
+    ),
+    bad(
+        "no layer",
+        "--name",
+        "a",
+        "--stride",
+        "2",
+        weights="w.npz",
+        prepare=saved_npz(weight=WEIGHT),
+        match=r"'a\.weight'",
+    ),
     # npz
     bad("npz garbage", weights="w.npz", prepare=garbage("w.npz"), match=r"--weights w\.npz cannot be read"),
     bad("npz empty", weights="w.npz", prepare=garbage("w.npz", b""), match=r"--weights w\.npz cannot be read"),

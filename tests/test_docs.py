@@ -11,15 +11,24 @@ import numpy as np
 import pytest
 
 import convt1d
+from convt1d.weights import list_layers
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", ["convolution", "functional", "geometry", "gradients", "layer", "padding", "stream"])
+@pytest.mark.parametrize(
+    "name", ["convolution", "functional", "geometry", "gradients", "layer", "padding", "stream", "weights"]
+)
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(f"convt1d.{name}"))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_docstring_example_of_onnx():
+    pytest.importorskip("onnx")
+    result = doctest.testmod(importlib.import_module("convt1d.onnx"))
+    assert (result.attempted > 0, result.failed) == (True, 0)
 
 
 def test_readme_example():
@@ -50,9 +59,20 @@ def test_learning_example(tmp_path):
 def test_docstrings_name_all_parameters():
     """numpydoc: each parameter of the public functions is described."""
     layer, stream = convt1d.ConvTranspose1d, convt1d.ConvTranspose1dStream.process
+    readers = (
+        layer.from_state_dict,
+        layer.from_file,
+        layer.from_onnx,
+        layer.from_torch,
+        layer.from_keras,
+        layer.from_jax,
+    )
+    methods = (layer.__call__, layer.backward, layer.fit, layer.partial_fit, layer.to_onnx, stream)
     functions = (convt1d.conv_transpose1d, convt1d.conv_transpose1d_backward, convt1d.conv1d, convt1d.output_length)
-    for function in (*functions, layer.__call__, layer.backward, layer.fit, layer.partial_fit, stream):
+    for function in (*functions, list_layers, *methods, *readers):
         for name in function.__code__.co_varnames[
             : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
         ]:
-            assert name == "self" or re.search(rf"^ *(\w+, )*{name}(, \w+)* :", function.__doc__, re.MULTILINE), name
+            assert name in ("self", "cls") or re.search(
+                rf"^ *(\w+, )*{name}(, \w+)* :", function.__doc__, re.MULTILINE
+            ), name

@@ -11,9 +11,9 @@ matrix with a row of vectors for each time step; the other side's numbers are re
     along g       vectors  [time][(o, k)]     unfolded from g           times  x[c, i]
     along time    vectors  [(o, phase)][time] g split into its phases   times  x[c], number by number
 
-"rows" are the numbers read in place, "columns" those in vectors (along time: every (c, o, k) is a row, and the lanes of a
-vector are the columns, added up at the end). A block of rows x columns stays in the workspace until all runs have been
-added to it. Blocks are independent, and each sum is made in the same order whatever the block's
+"rows" are the numbers read in place, "columns" those in vectors (along time: every (c, o, k) is a row, and the lanes of
+a vector are the columns, added up at the end). A block of rows x columns stays in the workspace until all runs have
+been added to it. Blocks are independent, and each sum is made in the same order whatever the block's
 size: the same bits for any number of threads. Complex numbers are two rows and two columns (re, im), combined
 at the end: conj(x) * g = (re re + im im) + (re im - im re) i.
 """
@@ -121,14 +121,14 @@ cdef inline void transpose(const Job *job, const real **rows, Py_ssize_t channel
         c += width
 
 
-cdef void dots(const Job *job, const Block *block, const real *g, Py_ssize_t i, Py_ssize_t n, real *sums, real *tile,
-               const real **rows) noexcept nogil:
+cdef void dots(const Job *job, const Block *block, const real *g, Py_ssize_t i, Py_ssize_t n, real *sums,
+               real *tile, const real **rows) noexcept nogil:
     """Time steps i .. i+n-1 along time. Tap k is phase k mod period of g, k // period steps later."""
     cdef Py_ssize_t c, j, k, per = job.kernel_size * job.parts, phases = job.phases.slots // job.parts
     cdef Py_ssize_t later = (job.kernel_size - 1) // job.period * job.step
     cdef const real **pairs = rows + block.channels
-    load_phases[real](&job.g, job.level, &job.phases, g, job.parts, 0, job.outputs * job.phases.slots, i, n + later, tile,
-                      job.ldg)
+    load_phases[real](&job.g, job.level, &job.phases, g, job.parts, 0, job.outputs * job.phases.slots, i, n + later,
+                      tile, job.ldg)
     for j in range(block.pairs):
         k = j % per // job.parts
         pairs[j] = (tile + ((j // per * phases + k % job.period) * job.parts + j % job.parts) * job.ldg

@@ -14,12 +14,12 @@ cdef extern from "_simd.h" nogil:
     ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
                                    Py_ssize_t, Py_ssize_t, int, const double *, Py_ssize_t)
     ctypedef void (*correlate_float)(const float **, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, float *,
-                                    Py_ssize_t, Py_ssize_t, Py_ssize_t)
+                                     Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*dot_float)(const float *, const float **, Py_ssize_t, float *, Py_ssize_t, Py_ssize_t)
     ctypedef void (*fused_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
                                  Py_ssize_t, Py_ssize_t, const float *, const float *, Py_ssize_t, Py_ssize_t, int)
     ctypedef void (*correlate_double)(const double **, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, double *,
-                                    Py_ssize_t, Py_ssize_t, Py_ssize_t)
+                                      Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*dot_double)(const double *, const double **, Py_ssize_t, double *, Py_ssize_t, Py_ssize_t)
     ctypedef void (*fused_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
                                   Py_ssize_t, Py_ssize_t, const double *, const double *, Py_ssize_t, Py_ssize_t, int)
