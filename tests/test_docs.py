@@ -56,6 +56,13 @@ def test_learning_example(tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
+def test_training_loops(capsys):
+    """The loops in docs/learning.md run and print what is shown below them."""
+    text = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
+    exec("".join(re.findall(r"```python loop\n(.*?)```", text, re.DOTALL)), {})
+    assert f"```\n{capsys.readouterr().out}```" in text
+
+
 def test_docstrings_name_all_parameters():
     """numpydoc: each parameter of the public functions is described."""
     layer, stream = convt1d.ConvTranspose1d, convt1d.ConvTranspose1dStream.process
