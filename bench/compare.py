@@ -40,6 +40,10 @@ def main():
     options = parser.parse_args()
     old, new = (json.loads(path.read_text()) for path in (options.old, options.new))
 
+    # Results from before there was another operator do not name theirs.
+    operators = [document.get("operator", "forward") for document in (old, new)]
+    if operators[0] != operators[1]:
+        raise SystemExit(f"the two runs measured different operators: {operators[0]} and {operators[1]}")
     for difference in differences(old, new):
         print(f"differs in {difference}")
     for path, document in ((options.old, old), (options.new, new)):

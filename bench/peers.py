@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""The layers, and one class for each implementation that runs them.
+"""The layers, one class for each operator on them, and one for each implementation that runs them.
 
-An implementation is built once for a layer, with its weights. call(x) takes a NumPy array and returns one, as
-a NumPy user would have it. It consists of three steps, so that the middle one can also be timed alone:
+A layer says what is given and what it costs; its `operator` is what an implementation does with it: forward,
+the transposed convolution; backward, its gradients; conv1d, the convolution with the same weights.
+
+An implementation is built once for a layer, with its weights. call(x) takes a NumPy array and returns one (of
+backward a tuple), as a NumPy user would have it. It consists of three steps, so that the middle one can also be
+timed alone:
 
     load(x)   the array in the library's own container, without a copy where the library can
     run(x)    the operator; returns when the output is complete
     numpy(y)  the output as an array, without a copy
 
-A peer that cannot do a layer or an element type raises Unsupported with the reason. Each is set up as its
-users would for speed: weights packed or folded where the library does that, no gradient bookkeeping, no
-avoidable copies.
+`operators` names what an implementation is set up for; a layer or an element type that it cannot do raises
+Unsupported with the reason. Each is set up as its users would for speed: weights packed or folded where the
+library does that, no gradient bookkeeping but where gradients are asked for, no avoidable copies.
 """
 
 import contextlib
 import importlib.metadata
 import importlib.util
 import json
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -25,7 +30,9 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Layer:
-    """A row of layers.json."""
+    """A row of layers.json, and the transposed convolution that it describes."""
+
+    operator = "forward"
 
     name: str
     N: int
@@ -47,29 +54,98 @@ class Layer:
     def output_length(self):
         return (self.L - 1) * self.stride - 2 * self.padding + self.extent + self.output_padding
 
+    @property
+    def input_shape(self):
+        return self.N, self.Cin, self.L
+
+    @property
+    def output_shape(self):
+        return self.N, self.Cout, self.output_length
+
+    @property
+    def weight_shape(self):
+        return self.Cin, self.Cout // self.groups, self.K
+
+    @property
+    def steps(self):
+        """Positions at which the whole kernel is applied."""
+        return self.L
+
+    @property
+    def fan_in(self):
+        """How many products, about, an output sample sums."""
+        return self.Cin // self.groups * max(1, self.K // self.stride)
+
     def flops(self, dtype):
         """Multiply-adds count two; a complex one is four real ones."""
-        products = self.N * self.Cin * (self.Cout // self.groups) * self.K * self.L
+        products = self.N * math.prod(self.weight_shape) * self.steps
         return 2 * products * (4 if np.dtype(dtype).kind == "c" else 1)
 
     def bytes(self, dtype):
         """Input, weights and output, each moved once."""
-        weights = self.Cin * (self.Cout // self.groups) * self.K
-        signals = self.N * (self.Cin * self.L + self.Cout * self.output_length)
-        return (weights + signals) * np.dtype(dtype).itemsize
+        return _bytes(dtype, self.input_shape, self.weight_shape, self.output_shape)
 
     def parameters(self, dtype, rng):
         """Random weight and bias, scaled so that outputs are of order one."""
-        fan_in = self.Cin // self.groups * max(1, self.K // self.stride)
-        weight = _normal((self.Cin, self.Cout // self.groups, self.K), dtype, rng)
-        weight *= np.sqrt(1 / fan_in).astype(weight.real.dtype)
-        return weight, _normal((self.Cout,), dtype, rng)
+        weight = _normal(self.weight_shape, dtype, rng)
+        weight *= np.sqrt(1 / self.fan_in).astype(weight.real.dtype)
+        return weight, _normal((self.output_shape[1],), dtype, rng)
 
     def input(self, dtype, rng):
-        return _normal((self.N, self.Cin, self.L), dtype, rng)
+        return _normal(self.input_shape, dtype, rng)
 
     def asdict(self):
         return asdict(self)
+
+
+class Backward(Layer):
+    """A layer's gradients with respect to x, weight and bias; x is known before, grad_output is the input."""
+
+    operator = "backward"
+
+    def flops(self, dtype):
+        return 2 * super().flops(dtype)
+
+    def bytes(self, dtype):
+        """grad_output, x and weights read, the gradients of x and weights written."""
+        return super().bytes(dtype) + _bytes(dtype, self.input_shape, self.weight_shape)
+
+    def parameters(self, dtype, rng):
+        """Random weight, bias and x."""
+        return *super().parameters(dtype, rng), super().input(dtype, rng)
+
+    def input(self, dtype, rng):
+        return _normal(self.output_shape, dtype, rng)
+
+
+class Conv1d(Layer):
+    """A layer reversed: the convolution from its Cout channels to its Cin, with the same weight array."""
+
+    operator = "conv1d"
+
+    @property
+    def input_shape(self):
+        return super().output_shape
+
+    @property
+    def output_shape(self):
+        return self.N, self.Cin, self.steps
+
+    @property
+    def steps(self):
+        # L again, and with an output_padding of a stride or more (dilation allows it) longer.
+        return (self.output_length + 2 * self.padding - self.extent) // self.stride + 1
+
+    @property
+    def fan_in(self):
+        return self.Cout // self.groups * self.K
+
+
+OPERATORS = {each.operator: each for each in (Layer, Backward, Conv1d)}
+
+
+def _bytes(dtype, *shapes):
+    return sum(map(math.prod, shapes)) * np.dtype(dtype).itemsize
 
 
 def _normal(shape, dtype, rng):
@@ -81,16 +157,18 @@ def _normal(shape, dtype, rng):
     return values.astype(dtype, copy=False)
 
 
-def read_layers():
+def read_layers(operator="forward"):
     table = json.loads(Path(__file__).with_name("layers.json").read_text())
-    return [Layer(**dict(zip(table["fields"], row, strict=True))) for row in table["layers"]]
+    return [OPERATORS[operator](**dict(zip(table["fields"], row, strict=True))) for row in table["layers"]]
 
 
 class Unsupported(Exception):
-    """This implementation does not do this layer or element type."""
+    """This implementation does not do this operator, layer or element type."""
 
 
 class Implementation:
+    operators = ("forward",)
+
     def load(self, x):
         return x
 
@@ -103,44 +181,67 @@ class Implementation:
 
 class Convt1d(Implementation):
     name = "convt1d"
+    operators = tuple(OPERATORS)
     modules = ("convt1d",)
     any_length = True
 
-    def __init__(self, layer, weight, bias, threads):
+    def __init__(self, layer, weight, bias, x=None, *, threads):
+        self._threads = threads
+        if layer.operator == "conv1d":
+            from convt1d import functional, geometry
+
+            checked = geometry.check_convolution(
+                layer.Cout, layer.Cin, layer.K, layer.stride, layer.padding, layer.dilation, layer.groups
+            )
+            self._function = functional.Operator(checked, weight, bias)
+            return
         import convt1d
 
-        self._layer = convt1d.ConvTranspose1d(
+        ours = convt1d.ConvTranspose1d(
             layer.Cin, layer.Cout, layer.K, layer.stride, layer.padding, layer.output_padding, layer.groups,
             True, layer.dilation, "zeros", dtype=weight.dtype,
         )  # fmt: skip
-        self._layer.weight = weight
-        self._layer.bias = bias
-        self._threads = threads
+        ours.weight = weight
+        ours.bias = bias
+        self._function = ours
+        if layer.operator == "backward":
+            self._function = lambda grad_output, workers: ours.backward(grad_output, x, workers=workers)
 
     def run(self, x):
-        return self._layer(x, workers=self._threads)
+        return self._function(x, workers=self._threads)
 
     call = run
 
 
 class Torch(Implementation):
     name = "torch"
+    operators = tuple(OPERATORS)
     modules = ("torch",)
     any_length = True
 
-    def __init__(self, layer, weight, bias, threads):
+    def __init__(self, layer, weight, bias, x=None, *, threads):
         import torch
 
         torch.set_num_threads(threads)
-        if not torch.is_inference_mode_enabled():
+        if layer.operator != "backward" and not torch.is_inference_mode_enabled():
             # Entered once for the process and never left: entering it in each call would be charged to torch.
             torch.inference_mode().__enter__()
         self._from_numpy = torch.from_numpy
+        weight, bias = torch.from_numpy(weight.copy()), torch.from_numpy(bias.copy())
+        if layer.operator == "conv1d":
+            self._function = torch.nn.functional.conv1d
+            self._arguments = weight, bias, layer.stride, layer.padding, layer.dilation, layer.groups
+            return
         self._function = torch.nn.functional.conv_transpose1d
         self._arguments = (
-            torch.from_numpy(weight.copy()), torch.from_numpy(bias.copy()), layer.stride, layer.padding,
-            layer.output_padding, layer.groups, layer.dilation,
+            weight, bias, layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation,
         )  # fmt: skip
+        if layer.operator == "backward":
+            leaves = torch.from_numpy(x.copy()).requires_grad_(), weight.requires_grad_(), bias.requires_grad_()
+            y = self._function(leaves[0], *self._arguments)
+            self._function = lambda grad_output: torch.autograd.grad(y, leaves, grad_output, retain_graph=True)
+            self._arguments = ()
+            self.numpy = lambda gradients: tuple(each.numpy() for each in gradients)
 
     def load(self, x):
         return self._from_numpy(x)
@@ -153,30 +254,35 @@ class Torch(Implementation):
 
 
 def _onnx_model(layer, weight, bias, length):
-    """A model of one ConvTranspose node; `length` is a number, or a name to leave it open."""
+    """A model of one ConvTranspose or Conv node; `length` is a number, or a name to leave it open."""
     import onnx
     from onnx import helper, numpy_helper
 
+    if layer.operator == "conv1d":
+        kind, more = "Conv", {}
+    else:
+        kind, more = "ConvTranspose", {"output_padding": [layer.output_padding]}
     if weight.dtype != np.float32:
-        raise Unsupported(f"no {weight.dtype} ConvTranspose")
+        raise Unsupported(f"no {weight.dtype} {kind}")
     node = helper.make_node(
-        "ConvTranspose", ["x", "w", "b"], ["y"],
+        kind, ["x", "w", "b"], ["y"],
         kernel_shape=[layer.K], strides=[layer.stride], pads=[layer.padding, layer.padding],
-        output_padding=[layer.output_padding], dilations=[layer.dilation], group=layer.groups,
+        dilations=[layer.dilation], group=layer.groups, **more,
     )  # fmt: skip
     graph = helper.make_graph(
         [node], "layer",
-        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [layer.N, layer.Cin, length])],
+        [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [*layer.input_shape[:2], length])],
         [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)],
         [numpy_helper.from_array(weight, "w"), numpy_helper.from_array(bias, "b")],
     )  # fmt: skip
-    # Old versions of the format, which every run-time reads; ConvTranspose has not changed since.
+    # Old versions of the format, which every run-time reads; the two operators have not changed since.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     return model.SerializeToString()
 
 
 class OnnxRuntime(Implementation):
     name = "onnxruntime"
+    operators = ("forward", "conv1d")
     modules = ("onnxruntime", "onnx")
     any_length = True  # an open length costs nothing here: 682 us fixed, 666 us open for ecg_autoencoder
 
@@ -204,6 +310,7 @@ class OnnxRuntime(Implementation):
 
 class OpenVino(Implementation):
     name = "openvino"
+    operators = ("forward", "conv1d")
     modules = ("openvino", "onnx")
     any_length = False  # compiled for one shape
 
@@ -211,7 +318,7 @@ class OpenVino(Implementation):
         import openvino
 
         core = openvino.Core()
-        model = core.read_model(_onnx_model(layer, weight, bias, layer.L))
+        model = core.read_model(_onnx_model(layer, weight, bias, layer.input_shape[2]))
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",
             "INFERENCE_NUM_THREADS": threads,
@@ -236,6 +343,7 @@ class OpenVino(Implementation):
 
 class Jax(Implementation):
     name = "jax"
+    operators = ("forward", "conv1d")  # its gradients are not set up here
     modules = ("jax",)
     any_length = True  # by compiling anew for each
 
@@ -245,24 +353,28 @@ class Jax(Implementation):
         # The computation runs on the calling thread instead of being handed to another and waited for.
         jax.config.update("jax_cpu_enable_async_dispatch", False)
         jax.config.update("jax_enable_x64", weight.dtype in (np.float64, np.complex128))
-        # A transposed convolution is a convolution of the input with stride - 1 zeros between its samples and
-        # the kernel flipped, (Cout, Cin / groups, K). XLA skips the zeros.
-        cin, cout = layer.Cin // layer.groups, layer.Cout // layer.groups
-        kernel = weight[:, :, ::-1].reshape(layer.groups, cin, cout, layer.K).transpose(0, 2, 1, 3)
-        kernel = kernel.reshape(layer.Cout, cin, layer.K)
-        margin = layer.extent - 1 - layer.padding
+        if layer.operator == "conv1d":
+            kernel, stride, stretch, margins = weight, layer.stride, 1, (layer.padding, layer.padding)
+        else:
+            # A transposed convolution is a convolution of the input with stride - 1 zeros between its samples
+            # and the kernel flipped, (Cout, Cin / groups, K). XLA skips the zeros.
+            cin, cout = layer.Cin // layer.groups, layer.Cout // layer.groups
+            kernel = weight[:, :, ::-1].reshape(layer.groups, cin, cout, layer.K).transpose(0, 2, 1, 3)
+            kernel = kernel.reshape(layer.Cout, cin, layer.K)
+            margin = layer.extent - 1 - layer.padding
+            stride, stretch, margins = 1, layer.stride, (margin, margin + layer.output_padding)
 
-        def transposed(x):
+        def convolve(x):
             # Weights closed over, so that XLA lays them out when it compiles: 32 ms against 108 ms as
             # arguments for 1536 -> 768, L = 20; no difference for small ones.
             y = jax.lax.conv_general_dilated(
-                x, kernel, (1,), [(margin, margin + layer.output_padding)],
-                lhs_dilation=(layer.stride,), rhs_dilation=(layer.dilation,),
+                x, kernel, (stride,), [margins],
+                lhs_dilation=(stretch,), rhs_dilation=(layer.dilation,),
                 dimension_numbers=("NCH", "OIH", "NCH"), feature_group_count=layer.groups,
             )  # fmt: skip
             return y + bias[:, None]
 
-        self._function = jax.jit(transposed)
+        self._function = jax.jit(convolve)
         self._asarray = jax.numpy.asarray
 
     def load(self, x):

@@ -25,9 +25,10 @@ def caption(document):
     machine, versions = document["machine"], document["versions"]
     threads = "1 thread" if document["threads"] == 1 else f"{document['threads']} threads"
     names = ("convt1d", "torch", "onnxruntime", "openvino", "jax", "scipy", "numpy")
+    operator = document.get("operator", "forward")  # results from before there was another do not name theirs
     return (
-        f"{document['date'][:10]} · {machine['processor']}, {threads}, {document['dtype']}, medians · limits "
-        f"measured in the same run: {machine['peak_gflops']:.0f} GFLOP/s, {machine['copy_gb_s']:.0f} GB/s\n"
+        f"{document['date'][:10]} · {machine['processor']}, {threads}, {operator}, {document['dtype']}, medians · "
+        f"limits measured in the same run: {machine['peak_gflops']:.0f} GFLOP/s, {machine['copy_gb_s']:.0f} GB/s\n"
         + " · ".join(f"{name} {versions[name]}" for name in names if name in versions)
     )
 
