@@ -414,7 +414,9 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
     gemm     [m] [c] [row]                        full rows first
     fused    [register block of outputs] [c] [m] [output] [slot]       the last m: full slots only
     """
-    cdef Py_ssize_t m, c, r, o, row, m0, m1, c0, c1, half, first, rows, taps, width
+    cdef Py_ssize_t m, c, r, o, m0, m1, c0, c1, half, first, rows, taps, width
+    cdef Row row[8]
+    cdef Row one
     if layer.fused:
         o = 0
         while o < block.outputs:
@@ -422,10 +424,10 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
             for c in range(layer.channels):
                 for m in range(layer.taps - pairs(layer, c, c + 1, 0, layer.taps), layer.taps):
                     rows = block.slots if m < layer.taps - 1 else block.full_slots
-                    for r in range(width * rows):
-                        row = row_of(block, o + r // rows, r % rows)
-                        out[r] = element(layer, block, w, sc, so, sk, c, m, row)
-                    out += width * rows
+                    if m == 0 or rows < block.slots or pairs(layer, c, c + 1, 0, layer.taps) < layer.taps:
+                        for r in range(width * rows):
+                            row[r] = row_at(layer, block, row_of(block, o + r // rows, r % rows), so, sk)
+                    out += pack_rows[real](layer, w, c, m, sc, sk, row, width * rows, out)
             o += width
         return
     if not layer.direct:
@@ -433,8 +435,8 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
             rows = block.rows if m < layer.taps - 1 else block.full_rows
             for c in range(layer.channels):
                 for r in range(rows):
-                    out[r] = element(layer, block, w, sc, so, sk, c, m, r)
-                out += rows
+                    one = row_at(layer, block, r, so, sk)
+                    out += pack_rows[real](layer, w, c, m, sc, sk, &one, 1, out)
         return
     m0 = 0
     while m0 < layer.taps:
@@ -448,25 +450,28 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
                 taps = m1 if half == 0 else min(m1, layer.taps - 1)
                 while rows > 0 and taps > m0:
                     width = direct_block(simd_rows(layer.level), rows)
+                    for r in range(width):
+                        row[r] = row_at(layer, block, first + r, so, sk)
                     for c in range(c0, c1):
                         for m in range(m1 - pairs(layer, c, c + 1, m0, m1), taps):
-                            for r in range(width):
-                                out[r] = element(layer, block, w, sc, so, sk, c, m, first + r)
-                            out += width
+                            out += pack_rows[real](layer, w, c, m, sc, sk, row, width, out)
                     first += width
                     rows -= width
             c0 = c1
         m0 = m1
 
 
-cdef inline real element(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
-                         Py_ssize_t sk, Py_ssize_t c, Py_ssize_t m, Py_ssize_t row) noexcept nogil:
-    """The weight that row, channel and tap of the real problem meet.
+# What a row of the columns adds to the place of its weights.
+cdef struct Row:
+    Py_ssize_t place
+    Py_ssize_t tap          # kernel position, for channel slot 0 and tap 0
+    Py_ssize_t part         # of the output: 0 re, 1 im
 
-    Complex (re, im):   y_re = w_re x_re - w_im x_im
-                        y_im = w_im x_re + w_re x_im
-    """
-    cdef Py_ssize_t output, slot, k, parts = layer.parts, part, slots = layer.phases.slots
+
+cdef inline Row row_at(const Layer *layer, const Block *block, Py_ssize_t row, Py_ssize_t so,
+                       Py_ssize_t sk) noexcept nogil:
+    cdef Row found
+    cdef Py_ssize_t output, slot
     if row < block.full_rows:
         output, slot = row // block.full_slots, row % block.full_slots
     else:
@@ -474,16 +479,34 @@ cdef inline real element(const Layer *layer, const Block *block, const real *w, 
         output = row // (block.slots - block.full_slots)
         slot = row % (block.slots - block.full_slots) + block.full_slots
     slot += block.slot0
-    if layer.correlates:
-        m = layer.taps - 1 - m
-    k = slot // parts + c % slots // parts + layer.period * m
-    if k >= layer.kernel_size:      # a short slot's missing tap, where the layout has no gaps
-        return 0
-    w += (c // slots) * sc + (block.o0 + output) * so + k * sk
-    if parts == 1:
-        return w[0]
-    part = (c ^ slot) & 1
-    return -w[part] if c & 1 and not slot & 1 else w[part]
+    found.tap, found.part = slot // layer.parts, slot % layer.parts
+    found.place = (block.o0 + output) * so + found.tap * sk
+    return found
+
+
+cdef inline Py_ssize_t pack_rows(const Layer *layer, const real *w, Py_ssize_t c, Py_ssize_t m, Py_ssize_t sc,
+                                 Py_ssize_t sk, const Row *row, Py_ssize_t n, real *out) noexcept nogil:
+    """The weights that n rows, channel and tap of the real problem meet; returns n.
+
+    Complex (re, im):   y_re = w_re x_re - w_im x_im
+                        y_im = w_im x_re + w_re x_im
+    """
+    cdef Py_ssize_t r, slot = c % layer.phases.slots, parts = layer.parts, tap
+    tap = slot // parts + layer.period * (layer.taps - 1 - m if layer.correlates else m)
+    w += (c // layer.phases.slots) * sc + tap * sk
+    if layer.correlates and tap >= layer.kernel_size:      # a short slot's missing tap, where the layout has no gaps
+        for r in range(n):
+            out[r] = 0
+    elif parts == 1:
+        for r in range(n):
+            out[r] = w[row[r].place]
+    elif c % 2 == 0:
+        for r in range(n):
+            out[r] = w[row[r].place + row[r].part]
+    else:
+        for r in range(n):
+            out[r] = w[row[r].place] if row[r].part else -w[row[r].place + 1]
+    return n
 
 
 cdef int in_place(const Layer *layer, const Call *call, Py_ssize_t size) noexcept:
