@@ -219,6 +219,9 @@ def conv_transpose1d_backward(
     of torch and of Wirtinger calculus: the gradient of a real loss is the direction of steepest ascent,
     ``d loss / d Re + i d loss / d Im``.
 
+    NaN and inf propagate as arithmetic does; one in x also makes those taps' gradients NaN that a crop keeps from
+    meeting it (inf * 0), and likewise one in the weight those samples' of x.
+
     The cost is that of two forward calls. Besides the results a call needs 2 MiB a thread, and a packed
     copy of the weights. Threads divide the weights among them, never a sum over time: the bits do not depend on their
     number.

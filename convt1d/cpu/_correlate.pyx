@@ -23,7 +23,6 @@ from cpython.buffer cimport (
 )
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
-
 from libc.string cimport memset
 
 from convt1d.cpu._load cimport Phases, Signal, floor_div, leading, load_phases, load_run
@@ -237,7 +236,7 @@ cdef void run_item(const Job *job, Py_ssize_t item, real *workspace) noexcept no
         block.j0, block.pairs = column0, min(job.columns, job.pairs - column0)
         block.nrows, block.ncolumns = block.channels, block.pairs
         zeros = room + job.rows * job.ldroom
-    rows = <const real **>(zeros + max(job.rows, job.ldc))
+    rows = <const real **>(zeros + leading(max(job.rows, job.ldc)))      # a multiple of 16: aligned for pointers
     memset(sums, 0, block.nrows * job.ldc * sizeof(real))
     memset(zeros, 0, max(job.rows, job.ldc) * sizeof(real))
     # time steps [lo, hi) at which all pairs meet g
