@@ -15,6 +15,7 @@ import convt1d
 
 HERE = pathlib.Path(__file__).parent
 sys.path.insert(0, str(HERE))  # pytest's importlib mode leaves sys.path alone: this makes naive.py importable
+sys.path.insert(0, str(HERE / "reliability"))  # and bounded.py
 
 # The suite asks the same questions on every run; `--hypothesis-profile=search` asks new ones.
 hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
