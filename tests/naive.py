@@ -34,6 +34,18 @@ def conv1d(x, w, b=None, s=1, p=0, d=1, g=1, pad="zeros"):
 
 
 @st.composite
+def small_integers(draw, kinds):
+    """A function from shape to array: integers, so that every result is exact; "f" real, "c" complex."""
+    rng, kind = np.random.default_rng(draw(st.integers(0, 2**32))), draw(st.sampled_from(kinds))
+
+    def integers(*shape):
+        values = rng.integers(-8, 9, shape).astype(float)
+        return values if kind == "f" else values + 1j * rng.integers(-8, 9, shape)
+
+    return integers
+
+
+@st.composite
 def convolutions(draw, modes=MODES, pairs=True, kinds="fc", longest=150):
     """Arguments of the convolution, all legal, integers as data."""
     groups, K, stride, dilation = (draw(st.integers(1, top)) for top in (3, 12, 9, 4))
@@ -41,12 +53,7 @@ def convolutions(draw, modes=MODES, pairs=True, kinds="fc", longest=150):
     left, right = (draw(st.integers(0, dilation * K + 2)) for _ in "lr")
     least = max(1, dilation * (K - 1) + 1 - 2 * min(left, right))
     L, N = least + draw(st.integers(0, 12) | st.integers(13, longest)), draw(st.integers(0, 3))
-    rng, kind = np.random.default_rng(draw(st.integers(0, 2**32))), draw(st.sampled_from(kinds))
-
-    def integers(*shape):
-        values = rng.integers(-8, 9, shape).astype(float)
-        return values if kind == "f" else values + 1j * rng.integers(-8, 9, shape)
-
+    integers = draw(small_integers(kinds))
     return types.SimpleNamespace(
         x=integers(*[N] * (N > 0), channels[0], L),
         w=integers(channels[1], channels[0] // groups, K),
@@ -72,12 +79,7 @@ def problems(draw, modes=MODES, pairs=True, kinds="fc", longest=60):
     left = draw(st.integers(0, min(spare, dilation * K + 2)))
     right = draw(st.integers(0, min(spare - left, dilation * K + 2)))
     padding = (left, right) if pairs and draw(st.booleans()) else min(left, right)
-    rng, kind = np.random.default_rng(draw(st.integers(0, 2**32))), draw(st.sampled_from(kinds))
-
-    def integers(*shape):
-        values = rng.integers(-8, 9, shape).astype(float)
-        return values if kind == "f" else values + 1j * rng.integers(-8, 9, shape)
-
+    integers = draw(small_integers(kinds))
     return types.SimpleNamespace(
         x=integers(*[N] * (N > 0), channels[0], L),
         w=integers(channels[0], channels[1] // groups, K),
