@@ -143,6 +143,7 @@ class Plan:
     slots: np.ndarray  # per entry: its slot
     blocks: np.ndarray  # per block: o0, outputs, entry0, entry1, slot0, slot1, offset of its weights
     consecutive: bool  # entries lie side by side in the output
+    channels_last: bool  # the output's layout
     filled: bool  # every output position belongs to a slot
     in_place: int  # tiles of x read where they lie: 0 never, 1 those inside it, 2 the inside of every tile
     piece_channels: int  # the tile of x is loaded in pieces of at most
@@ -202,8 +203,11 @@ def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool
     return "gemm"
 
 
-def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine) -> Plan:
-    """Choose the kernel and lay out the weight blocks for a compute type (float32/64, complex64/128)."""
+def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, channels_last: bool = False) -> Plan:
+    """Choose the kernel and lay out the weight blocks for a compute type (float32/64, complex64/128).
+
+    `channels_last`: of the output, which is then gathered across channels, not phases; no fused kernel does that.
+    """
     parts = 2 if dtype.kind == "c" else 1
     size = dtype.itemsize // parts
     vector = max(1, machine.vector_bytes // size)
@@ -223,6 +227,8 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine) -
         in_stride, in_slots, in_full, in_offsets = 1, parts, parts, np.zeros(1, np.int64)
         short, stride = 0, s * parts
     fusible = stride in FUSED_STRIDES and stride <= machine.rows and hit * parts == stride and (d == 1 or s == 1)
+    channels_last = channels_last and geometry.out_channels > 1  # the layouts of a single channel are the same
+    fusible = fusible and not channels_last
     kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible)
 
     # Entries: one per slot, in the order in which their phases stand in the output if one block holds them all.
@@ -280,6 +286,7 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine) -
         slots=slots,
         blocks=np.array(blocks, dtype=np.int64),
         consecutive=bool((phases == phases[0] + np.arange(phases.size)).all()),
+        channels_last=channels_last,
         filled=hit * parts == stride,
         in_place=in_place,
         piece_channels=piece_channels,

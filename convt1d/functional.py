@@ -31,22 +31,26 @@ class Operator:
         self._kernels: dict = {}
         self._calls: dict = {}
 
-    def __call__(self, x, output_size=None, out=None, workers=None):
+    def __call__(self, x, output_size=None, out=None, workers=None, channels_last=False):
         allowed = threads.count(workers)
         if type(x) is not np.ndarray:
             x = arrays.as_array("x", x, (2, 3))
         if output_size is None:
             output_padding = None
         else:
-            self._check_shape(x)
-            output_padding = geometry_module.output_padding_for(self.geometry, x.shape[-1], output_size, x.shape)
-        key = (x.dtype, x.shape, output_padding)
+            self._check_shape(x, channels_last)
+            length = x.shape[-2 if channels_last else -1]
+            output_padding = geometry_module.output_padding_for(
+                self.geometry, length, output_size, x.shape, channels_last
+            )
+        key = (x.dtype, x.shape, output_padding, channels_last)
         call = self._calls.get(key)
         if call is None:
-            self._check_shape(x)
+            self._check_shape(x, channels_last)
+            length = x.shape[-2 if channels_last else -1]
             extra = () if output_padding is None else (output_padding,)
-            call = self._remember(key, x, self.geometry.window(x.shape[-1], *extra), allowed)
-        return self._run(call, x, out, allowed)
+            call = self._remember(key, x, self.geometry.window(length, *extra), allowed, channels_last)
+        return self._run(call, x.swapaxes(-1, -2) if channels_last else x, out, allowed)
 
     def window(self, x: np.ndarray, window: Window, out: np.ndarray | None = None, workers: int | None = None):
         """Any stretch of the output; x must be an array that `__call__` would take."""
@@ -58,7 +62,7 @@ class Operator:
         return self._run(call, x, out, allowed)
 
     def _run(self, call, x, out, allowed):
-        run, dtype, compute, bias, shape, work = call
+        run, dtype, compute, bias, fill, shape, work = call
         if out is None:
             out = np.empty(shape, dtype)
         else:
@@ -69,35 +73,37 @@ class Operator:
             x = x.astype(compute)
         y = out if dtype == compute else np.empty(shape, compute)
         if run.leaves_gaps:
-            y[...] = 0 if bias is None else bias[:, None]
+            y[...] = fill
         run(x, y, bias, threads.paying(*work, allowed))
         if y is not out:
             out[...] = y
         return out
 
-    def _check_shape(self, x):
+    def _check_shape(self, x, channels_last):
         x = arrays.as_array("x", x, (2, 3))
         channels = self.geometry.in_channels
-        if x.shape[-2] != channels:
+        if x.shape[-1 if channels_last else -2] != channels:
+            one = f"L, {channels}" if channels_last else f"{channels}, L"
             raise ValueError(
-                f"x must have shape (N, {channels}, L) or ({channels}, L) for a weight of shape "
-                f"{self.weight.shape}, got {x.shape}"
+                f"x must have shape (N, {one}) or ({one}) for a weight of shape {self.weight.shape}, got {x.shape}"
             )
 
-    def _remember(self, key, x, window, allowed):
+    def _remember(self, key, x, window, allowed, channels_last=False):
         """Everything about a call but the data: checked once per element type and shape."""
         geometry = self.geometry
-        length = x.shape[-1]
+        length = x.shape[-2 if channels_last else -1]
         dtype = arrays.result_dtype(x.dtype, self.weight.dtype)
         compute = arrays.compute_dtype(dtype)
-        shape = (*x.shape[:-2], geometry.out_channels, window.length)
+        shape = (geometry.out_channels, window.length)
+        shape = (*x.shape[:-2], *(shape[::-1] if channels_last else shape))
         arrays.check_size("the output", shape, compute)
         batch = x.shape[0] if x.ndim == 3 else 1
         from .cpu import _tiles  # SciPy's BLAS takes 0.15 s to import: not before it is needed
 
-        kernel, bias = self._kernel(compute, allowed)
+        kernel, bias = self._kernel(compute, allowed, channels_last)
+        fill = 0 if bias is None else bias if channels_last else bias[:, None]
         if batch == 0:
-            call = None, dtype, compute, bias, shape, None
+            call = None, dtype, compute, bias, fill, shape, None
         else:
             sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
             left = window.start + kernel.plan.reach
@@ -106,15 +112,16 @@ class Operator:
             steps = window.length if kernel.plan.correlates else length
             multiply_adds = batch * steps * self.weight.size * (4 if compute.kind == "c" else 1)
             data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * window.length)
-            call = run, dtype, compute, bias, shape, (multiply_adds, data_bytes)
+            call = run, dtype, compute, bias, fill, shape, (multiply_adds, data_bytes)
         if len(self._calls) >= _REMEMBERED:
             self._calls.clear()
         self._calls[key] = call
         return call
 
-    def _kernel(self, compute, allowed):
-        """Packed weights and bias in a compute type."""
-        found = self._kernels.get(compute)
+    def _kernel(self, compute, allowed, channels_last):
+        """Packed weights and bias in a compute type and output layout."""
+        channels_last = channels_last and self.geometry.out_channels > 1
+        found = self._kernels.get((compute, channels_last))
         if found is None:
             from .cpu import _runtime, _tiles
 
@@ -122,9 +129,9 @@ class Operator:
             bias = None
             if self.bias is not None:
                 bias = np.ascontiguousarray(arrays.cast("bias", self.bias, compute))
-            plan = dispatch.plan(self.geometry, compute, _runtime.machine())
+            plan = dispatch.plan(self.geometry, compute, _runtime.machine(), channels_last)
             kernel = _tiles.Kernel(plan, weight, self.geometry.groups, allowed)
-            found = self._kernels[compute] = kernel, bias
+            found = self._kernels[compute, channels_last] = kernel, bias
         return found
 
 
@@ -139,6 +146,7 @@ def conv_transpose1d(
     dilation: Size = 1,
     *,
     padding_mode: str = "zeros",
+    channels_last: bool = False,
     out: np.ndarray | None = None,
     workers: int | None = None,
 ) -> np.ndarray:
@@ -166,6 +174,9 @@ def conv_transpose1d(
         Distance of two kernel elements in the output, in samples.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         How x continues outside ``[0, L)``; see Notes.
+    channels_last : bool
+        x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``, as Keras,
+        JAX and sound files have them. Read and written as they lie, without a transposed copy.
     out : ndarray, optional
         Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.
     workers : int, optional
@@ -229,4 +240,5 @@ def conv_transpose1d(
     )
     if bias is not None:
         bias = arrays.as_shaped("bias", bias, (checked.out_channels,))
-    return Operator(checked, weight, bias)(x, None, out, workers)
+    channels_last = geometry_module.as_flag("channels_last", channels_last)
+    return Operator(checked, weight, bias)(x, None, out, workers, channels_last)

@@ -240,6 +240,13 @@ def as_int(name: str, value, least: int, *, one_tuple: bool = False) -> int:
     return number
 
 
+def as_flag(name: str, value) -> bool:
+    """`value` as a bool: True or False, nothing that merely counts as one."""
+    if type(value).__name__ not in ("bool", "bool_"):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
 def as_padding(padding) -> tuple[int, int]:
     """`padding` as the pair (left, right)."""
     if isinstance(padding, (tuple, list)) and len(padding) == 2:
@@ -283,16 +290,18 @@ def output_length(L, kernel_size, stride=1, padding=0, output_padding=0, dilatio
     return Geometry(1, 1, *sliding[:4], 1, sliding[4]).checked_output_length(L)
 
 
-def output_padding_for(geometry: Geometry, length: int, output_size, shape: tuple[int, ...]) -> int:
+def output_padding_for(
+    geometry: Geometry, length: int, output_size, shape: tuple[int, ...], channels_last: bool = False
+) -> int:
     """The output_padding that gives `output_size`: an int, a 1-tuple or the full shape of the output."""
     size = output_size
     if isinstance(size, (tuple, list)):
-        full = (*shape[:-2], geometry.out_channels)
         if len(size) == len(shape) and len(size) > 1:
             given = tuple(as_int("output_size", v, 0) for v in size)
-            if given[:-1] != full:
-                raise ValueError(f"output_size must be {(*full, 'L_out')} in full, got {given}")
-            size = given[-1]
+            *lead, size, channels = given if channels_last else (*given[:-2], given[-1], given[-2])
+            if (*lead, channels) != (*shape[:-2], geometry.out_channels):
+                last = ("L_out", geometry.out_channels) if channels_last else (geometry.out_channels, "L_out")
+                raise ValueError(f"output_size must be {(*shape[:-2], *last)} in full, got {given}")
         elif len(size) != 1:
             raise ValueError(f"output_size must be an int, a 1-tuple or a full shape, got {output_size!r}")
     size = as_int("output_size", size, 1, one_tuple=True)

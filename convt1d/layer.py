@@ -111,13 +111,12 @@ class ConvTranspose1d:
         geometry = geometry_module.check(
             in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, dilation, padding_mode
         )
-        if not isinstance(bias, (bool, np.bool_)):
-            raise TypeError(f"bias must be True or False, got {bias!r}")
+        bias = geometry_module.as_flag("bias", bias)
         dtype = arrays.layer_dtype(dtype)
         rng = initialize.as_generator(rng)
         shape = (geometry.in_channels, geometry.out_channels // geometry.groups, geometry.kernel_size)
         arrays.check_size("weight", shape, dtype)
-        self._set(geometry, *initialize.uniform(geometry, dtype, rng, bool(bias)))
+        self._set(geometry, *initialize.uniform(geometry, dtype, rng, bias))
 
     @classmethod
     def _of(cls, geometry, weight, bias):
@@ -140,6 +139,7 @@ class ConvTranspose1d:
         x: ArrayLike,
         output_size: Size | None = None,
         *,
+        channels_last: bool = False,
         out: np.ndarray | None = None,
         workers: int | None = None,
     ) -> np.ndarray:
@@ -151,6 +151,9 @@ class ConvTranspose1d:
         output_size : int, 1-tuple or full shape, optional
             Length of the output, in place of output_padding: at least the length without output_padding, and less
             than `stride` more.
+        channels_last : bool
+            x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``. A layer
+            that is called both ways packs its weights for either.
         out : ndarray, optional
             Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.
         workers : int, optional
@@ -160,7 +163,9 @@ class ConvTranspose1d:
         -------
         ndarray, shape (N, C_out, L_out) or (C_out, L_out)
         """
-        return self._operator(x, output_size, out, workers)
+        if channels_last is not False:
+            channels_last = geometry_module.as_flag("channels_last", channels_last)
+        return self._operator(x, output_size, out, workers, channels_last)
 
     def backward(
         self,
@@ -590,7 +595,7 @@ class ConvTranspose1d:
         Returns
         -------
         ConvTranspose1d
-            Takes ``(N, C_in, L)``, where Keras takes ``(N, L, C_in)``: ``layer(x.transpose(0, 2, 1))``.
+            Keras takes ``(N, L, C_in)``: call it as ``layer(x, channels_last=True)``.
 
         Raises
         ------
@@ -630,7 +635,7 @@ class ConvTranspose1d:
         Returns
         -------
         ConvTranspose1d
-            Takes ``(N, C_in, L)``, where JAX takes ``(N, L, C_in)``: ``layer(x.transpose(0, 2, 1))``.
+            JAX takes ``(N, L, C_in)``: call it as ``layer(x, channels_last=True)``.
 
         Raises
         ------

@@ -143,7 +143,7 @@ cdef void run(const Job *job, const Block *block, const real *x, const real *g, 
     cdef Py_ssize_t r, u, k, stride
     cdef bint copied = i < 0 or i + n > job.x.length
     if copied or job.along != ALONG_G and job.x.sl != 1:
-        load_run[real](&job.x, x, job.parts, block.c0, block.c0 + block.channels, i, n, room, job.ldroom)
+        load_run[real](&job.x, job.level, x, job.parts, block.c0, block.c0 + block.channels, i, n, room, job.ldroom)
     for r in range(block.channels):
         rows[r] = room + r * job.ldroom
         if not copied and (job.x.sl == 1 or job.along == ALONG_G):

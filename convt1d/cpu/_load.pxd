@@ -43,14 +43,17 @@ cdef inline real sample_at(const Signal *signal, const real *row, Py_ssize_t i) 
     return row[signal.after[(i - signal.length) % signal.hr] * signal.sl] if signal.hr > 0 else 0
 
 
-cdef inline void load_run(const Signal *signal, const real *x, Py_ssize_t parts, Py_ssize_t c0, Py_ssize_t c1,
-                          Py_ssize_t i, Py_ssize_t n, real *dst, Py_ssize_t ldd) noexcept nogil:
+cdef inline void load_run(const Signal *signal, int level, const real *x, Py_ssize_t parts, Py_ssize_t c0,
+                          Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, real *dst, Py_ssize_t ldd) noexcept nogil:
     """Samples i .. i+n-1, real channels c0 .. c1-1."""
     cdef Py_ssize_t c, j, sl = signal.sl
+    cdef bint side_by_side = signal.sc == parts and sl >= c1 - c0 and sl > 1      # channels last: a transpose
     # the part inside the signal: [lo, hi) of the run
     cdef Py_ssize_t lo = min(max(-i, 0), n)
     cdef Py_ssize_t hi = max(min(signal.length - i, n), lo)
     cdef const real *row
+    if side_by_side and hi > lo:
+        split_leaf[real](level, dst + lo, ldd, x + (i + lo) * sl + c0, sl, c1 - c0, hi - lo)
     for c in range(c0, c1):
         row = x + (c // parts) * signal.sc + (c % parts) * signal.sp if parts > 1 else x + c * signal.sc
         for j in range(lo):
@@ -63,7 +66,7 @@ cdef inline void load_run(const Signal *signal, const real *x, Py_ssize_t parts,
             else:
                 for j in range(lo, hi):
                     dst[j] = row[i + j]
-        else:
+        elif not side_by_side:
             for j in range(lo, hi):
                 dst[j] = row[(i + j) * sl]
         for j in range(hi, n):

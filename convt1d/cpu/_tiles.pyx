@@ -53,6 +53,7 @@ cdef struct Entry:
 
 cdef struct Layer:
     bint direct, fused, consecutive
+    bint channels_last     # of y
     int level, in_place
     Py_ssize_t parts, channels, outputs, groups, stride, taps, step, period, kernel_size
     Py_ssize_t piece_channels, piece_taps, group_size, nblocks, most_rows
@@ -106,7 +107,7 @@ cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize
             load_phases[real](&call.x, layer.level, &layer.phases, x + n * call.x.sn, layer.parts, c0, c1, i, run,
                               dst + done, call.ldx)
         else:
-            load_run[real](&call.x, x + n * call.x.sn, layer.parts, c0, c1, i, run, dst + done, call.ldx)
+            load_run[real](&call.x, layer.level, x + n * call.x.sn, layer.parts, c0, c1, i, run, dst + done, call.ldx)
         done += run
     if done < call.ldx:
         for c in range(c1 - c0):
@@ -186,13 +187,19 @@ cdef inline Py_ssize_t row_of(const Block *block, Py_ssize_t output, Py_ssize_t 
 
 cdef void aim(const Layer *layer, const Call *call, const Block *block, Py_ssize_t group, const real *columns,
               const real **sources, real *bias) noexcept nogil:
-    """Per output and entry of a block: where its columns are, counted in q of the output, and its bias."""
-    cdef Py_ssize_t o, e, k = 0, row, parts = layer.parts
+    """Per output and entry of a block: where its columns are, counted in q of the output, and its bias.
+
+    Channels last: per slot, output and part.
+    """
+    cdef Py_ssize_t o, e, part, k = 0, row, parts = layer.parts
     cdef const Entry *entry
     for o in range(block.outputs):
         row = group * layer.outputs + block.o0 + o
         for e in range(block.entry0, block.entry1):
             entry = &call.entries[e]
+            if layer.channels_last:
+                part = (e - block.entry0) % parts
+                k = (e - block.entry0 - part) * block.outputs + o * parts + part
             sources[k] = columns + row_of(block, o, entry.slot) * call.ldc - entry.shift
             bias[k] = (<const real *>call.bias)[row * parts + entry.slot % parts] if call.bias != NULL else 0
             k += 1
@@ -236,6 +243,31 @@ cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ss
         y += call.out_length
         sources += n
         bias += n
+
+
+cdef void gather_channels_last(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample,
+                               Py_ssize_t group, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t at, const real **sources,
+                               const real *bias) noexcept nogil:
+    """The same into y[n, t, o]: what is interleaved are the outputs of a block, one slot after the other.
+
+        t = stride*q + phase    |o0 o1 o2 ...|              the block's outputs; complex: (re, im) of each
+        t + stride              |o0 o1 o2 ...|
+    """
+    cdef Py_ssize_t e = block.entry0, lo, hi, parts = layer.parts, S = layer.stride // parts
+    cdef Py_ssize_t lanes = block.outputs * parts
+    cdef Py_ssize_t width = layer.groups * layer.outputs * parts       # real numbers in a time step
+    cdef const Entry *entry
+    cdef real *y = (<real *>call.y + (sample * call.out_length - call.left) // parts * width
+                    + (group * layer.outputs + block.o0) * parts)
+    while e < block.entry1:
+        entry = &call.entries[e]
+        lo, hi = max(i0 + entry.shift, entry.first), min(i1 + entry.shift, entry.last)
+        if hi > lo:
+            gather_leaf[real](layer.level, y + (lo * S + entry.phase // parts) * width, S * width, sources,
+                              at + lo - i0, lanes, hi - lo, bias)
+        sources += lanes
+        bias += lanes
+        e += parts
 
 
 # ---- fused ------------------------------------------------------------------------------------------------
@@ -310,7 +342,10 @@ cdef void gather_run(const Layer *layer, const Call *call, const Block *block, P
             run = min(run, call.columns - within)
             skip = min(run, max(0, call.margin - within))
             done, within, run = done + skip, within + skip, run - skip
-        if run > 0:
+        if run > 0 and layer.channels_last:
+            gather_channels_last[real](layer, call, block, sample, group, i + within, i + within + run, done, sources,
+                                       bias)
+        elif run > 0:
             gather[real](layer, call, block, sample, group, i + within, i + within + run, done, sources, bias)
         done += run
 
@@ -559,7 +594,7 @@ cdef class Kernel:
         cdef Layer *layer = &self.layer
         self.plan = plan
         layer.direct, layer.fused = plan.kernel == "direct", plan.kernel == "fused"
-        layer.consecutive = plan.consecutive
+        layer.consecutive, layer.channels_last = plan.consecutive, plan.channels_last
         layer.in_place = plan.in_place
         layer.level = LEVEL
         layer.parts, layer.channels, layer.groups = plan.parts, plan.channels, groups
@@ -687,7 +722,10 @@ cdef class Run:
         self.items = (1 if call.merged else batch) * kernel.layer.groups * call.tiles
 
     def __call__(self, x, y, bias, int threads):
-        """Fill y, C-contiguous, from x, any strides; both of the compute type, bias C-contiguous or None."""
+        """Fill y, C-contiguous in the plan's layout, from x (N, C_in, L), any strides; both of the compute type.
+
+        bias: C-contiguous or None.
+        """
         cdef Call call = self.call          # one copy a caller: calls may run side by side
         cdef Layer *layer = &self.kernel.layer
         cdef Py_buffer xb, yb, bb
