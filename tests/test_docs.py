@@ -1,19 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""Every example in the documentation runs and says what it does."""
+"""Every example in the documentation runs and says what it does.
+
+In the pages of docs/, all blocks of a page run in order, with the same names and in an empty folder::
+
+    ```python          run; where it holds `>>>`, what is printed is compared, as doctest does it
+    ```console         of lines that begin with `$ convt1d`, run as a command; its output is compared, `...` as in doctest
+
+A section that needs an optional package is left out where that is missing. Other blocks (text, sh, `python loop`) are not
+run here.
+"""
 
 import doctest
 import importlib
+import os
 import re
 import runpy
+import shlex
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import convt1d
+import convt1d.cli
 from convt1d.weights import list_layers
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+OPTIONAL = ("dask", "distributed", "jax", "keras", "matplotlib", "onnx", "onnxruntime", "sklearn", "torch", "zarr")
 
 
 @pytest.mark.parametrize(
@@ -35,6 +50,98 @@ def test_docstring_examples_of_torch():
     pytest.importorskip("torch")
     result = doctest.testmod(importlib.import_module("convt1d.torch"))
     assert (result.attempted > 0, result.failed) == (True, 0)
+
+
+def run_python(code, names, name):
+    """Run a block of Python; with `>>>` as a doctest."""
+    if ">>>" not in code:
+        exec(compile(code, name, "exec"), names)
+        return
+    example = doctest.DocTestParser().get_doctest(code, names, name, name, 0)
+    example.globs = names  # not the copy: later blocks see its names
+    try:
+        doctest.DebugRunner(optionflags=doctest.ELLIPSIS).run(example, clear_globs=False)
+    except doctest.DocTestFailure as failure:
+        raise AssertionError(
+            f"{name}: {failure.example.source}printed\n{failure.got}instead of\n{failure.example.want}"
+        ) from None
+    except doctest.UnexpectedException as unexpected:
+        raise unexpected.exc_info[1] from None
+
+
+def run_console(text, capsys, name):
+    """Run the `$ convt1d` lines of a console block."""
+    for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+        program, *arguments = shlex.split(command)
+        if program == "convt1d":
+            capsys.readouterr()
+            assert convt1d.cli.main(arguments) in (0, None), command
+            printed = capsys.readouterr().out
+            assert doctest.OutputChecker().check_output(wanted, printed, doctest.ELLIPSIS), f"{name}: {printed}"
+
+
+def missing_package(error):
+    """The optional package that an ImportError, or its cause, names; None if it is another error."""
+    for each in (error, error.__cause__):
+        if isinstance(each, ModuleNotFoundError) and each.name.partition(".")[0] in OPTIONAL:
+            return each.name
+    return None
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras.*")  # its own use of NumPy
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page, capsys, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "torch"))
+    names, missing = {"__name__": "__main__"}, []
+    for section in re.split(r"^(?=## )", text, flags=re.MULTILINE):
+        try:
+            for package in OPTIONAL:
+                if re.search(rf"^(>>> )?(import|from) {package}\b", section, re.MULTILINE):
+                    with warnings.catch_warnings():  # what they say of each other while they are loaded
+                        warnings.simplefilter("ignore")
+                        importlib.import_module(package)
+            for kind, code in re.findall(r"^```(python|console)\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
+                name = f"{page}, {section.splitlines()[0]}"
+                if kind == "python":
+                    run_python(code, names, name)
+                else:
+                    run_console(code, capsys, name)
+        except ImportError as error:
+            if missing_package(error) is None:
+                raise
+            missing.append(missing_package(error))
+    if missing:
+        pytest.skip(f"the rest of the page ran; missing: {', '.join(missing)}")
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page}" for page in PAGES)])
+def test_links(page):
+    """What a page links to in the repository is there; headings too."""
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            file, _, _ = target.partition("#")
+            assert (path.parent / file).exists(), target
+
+
+def test_padding_modes_picture(tmp_path):
+    """What is drawn outside the signal is numpy.pad's; inside, the curve of every mode goes through the same points."""
+    script = runpy.run_path(str(ROOT / "docs" / "examples" / "padding_modes.py"))
+    signal = script["SIGNAL"]
+    middles = []
+    for mode, of_numpy in (("zeros", "constant"), ("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")):
+        outside, values, at, y = script["case"](mode)
+        (left,) = np.flatnonzero(np.diff(outside) > 1) + 1
+        padded = np.pad(signal, (left, outside.size - left), mode=of_numpy)
+        np.testing.assert_array_equal(values, padded[outside + left])
+        assert at.size == y.size == signal.size * script["STRIDE"]
+        middles.append(y[(at > 2.5) & (at < signal.size - 3.5)])
+    assert np.ptp(middles, axis=0).max() == 0
+    pytest.importorskip("matplotlib")
+    script["draw"](tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_readme_example():
