@@ -4,10 +4,10 @@
     python bench/fft_crossover.py                              measure, write bench/results/fft-crossover-DATE.json
     python bench/fft_crossover.py --table FILE.json            print the table of docs/coming-from.md again
 
-One channel, one thread, one long signal. The other side is `scipy.signal.oaconvolve`, as one would use it for a stride:
-one call on all phases of the kernel, which are interleaved afterwards. Both take turns, and medians are compared: of the
-thread's processor time, since neither side has a second thread. The crossing is read off between two lengths, straight in
-the logarithms of length and of time.
+One channel, one thread, one long signal. The other side is `scipy.signal.oaconvolve`, as one would use it for a
+stride: one call on all phases of the kernel, which are interleaved afterwards. Both take turns, and medians are
+compared: of the thread's processor time, since neither side has a second thread. The crossing is read off between
+two lengths, straight in the logarithms of length and of time.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def measure(stride, dtype, kernel_size):
 
 
 def crossing(points):
-    """The kernel length at which the FFT overtakes, by points of kernel size and two times; None where it never does."""
+    """The kernel length at which the FFT overtakes, by points of kernel size and two times; None if it never does."""
     ratios = [(math.log(point["kernel_size"]), math.log(point["convt1d"] / point["fft"])) for point in points]
     if ratios[0][1] >= 0:
         return points[0]["kernel_size"]

@@ -41,7 +41,8 @@ def settings():
     def array(*shape):
         return rng.standard_normal(shape).astype(np.float32)
 
-    for K, s, d, g in [(4, 2, 1, 2), (5, 2, 1, 1), (16, 8, 1, 4), (7, 3, 1, 2), (3, 1, 3, 1), (6, 1, 2, 2), (3, 3, 1, 1)]:
+    shapes = [(4, 2, 1, 2), (5, 2, 1, 1), (16, 8, 1, 4), (7, 3, 1, 2), (3, 1, 3, 1), (6, 1, 2, 2), (3, 3, 1, 1)]
+    for K, s, d, g in shapes:
         L, ke = int(rng.integers(12, 30)), d * (K - 1) + 1
         lo, hi, p, op, cut = (int(rng.integers(0, top)) for top in (ke, ke, ke, s, ke))
         numbers = {"K": K, "s": s, "d": d, "g": g, "ke": ke, "L": L, "lo": lo, "hi": hi, "p": p, "op": op}

@@ -3,11 +3,11 @@
 
 In the pages of docs/, all blocks of a page run in order, with the same names and in an empty folder::
 
-    ```python          run; where it holds `>>>`, what is printed is compared, as doctest does it
-    ```console         of lines that begin with `$ convt1d`, run as a command; its output is compared, `...` as in doctest
+    ```python      run; where it holds `>>>`, what is printed is compared, as doctest does it
+    ```console     of it, lines that begin with `$ convt1d`; what the command prints is compared, `...` as in doctest
 
-A section that needs an optional package is left out where that is missing. Other blocks (text, sh, `python loop`) are not
-run here.
+A section that needs an optional package is left out where that is missing. Other blocks (text, sh, `python loop`)
+are not run here.
 """
 
 import doctest
@@ -28,28 +28,12 @@ from convt1d.weights import list_layers
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+WITH_EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "convt1d").glob("**/*.py"))
+    if ">>> " in path.read_text(encoding="utf-8") and path.stem != "__init__"
+]
 OPTIONAL = ("dask", "distributed", "jax", "keras", "matplotlib", "onnx", "onnxruntime", "sklearn", "torch", "zarr")
-
-
-@pytest.mark.parametrize(
-    "name", ["convolution", "functional", "geometry", "gradients", "layer", "padding", "stream", "weights"]
-)
-def test_docstring_examples(name):
-    result = doctest.testmod(importlib.import_module(f"convt1d.{name}"))
-    assert result.attempted > 0
-    assert result.failed == 0
-
-
-def test_docstring_example_of_onnx():
-    pytest.importorskip("onnx")
-    result = doctest.testmod(importlib.import_module("convt1d.onnx"))
-    assert (result.attempted > 0, result.failed) == (True, 0)
-
-
-def test_docstring_examples_of_torch():
-    pytest.importorskip("torch")
-    result = doctest.testmod(importlib.import_module("convt1d.torch"))
-    assert (result.attempted > 0, result.failed) == (True, 0)
 
 
 def run_python(code, names, name):
@@ -59,11 +43,16 @@ def run_python(code, names, name):
         return
     example = doctest.DocTestParser().get_doctest(code, names, name, name, 0)
     example.globs = names  # not the copy: later blocks see its names
+    run_doctest(example)
+
+
+def run_doctest(example):
+    """Run it; an exception that it does not show is raised here."""
     try:
         doctest.DebugRunner(optionflags=doctest.ELLIPSIS).run(example, clear_globs=False)
     except doctest.DocTestFailure as failure:
         raise AssertionError(
-            f"{name}: {failure.example.source}printed\n{failure.got}instead of\n{failure.example.want}"
+            f"{example.name}: {failure.example.source}printed\n{failure.got}instead of\n{failure.example.want}"
         ) from None
     except doctest.UnexpectedException as unexpected:
         raise unexpected.exc_info[1] from None
@@ -86,6 +75,27 @@ def missing_package(error):
         if isinstance(each, ModuleNotFoundError) and each.name.partition(".")[0] in OPTIONAL:
             return each.name
     return None
+
+
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_docstring_examples(module):
+    missing = []
+    try:
+        examples = [test for test in doctest.DocTestFinder().find(importlib.import_module(module)) if test.examples]
+    except ImportError as error:
+        if missing_package(error) is None:
+            raise
+        pytest.skip(f"missing: {missing_package(error)}")
+    assert examples
+    for example in examples:
+        try:
+            run_doctest(example)
+        except ImportError as error:
+            if missing_package(error) is None:
+                raise
+            missing.append(missing_package(error))
+    if missing:
+        pytest.skip(f"the others ran; missing: {', '.join(missing)}")
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:keras.*")  # its own use of NumPy

@@ -3,8 +3,8 @@
 
     python docs/examples/padding_modes.py [FILE]      docs/padding-modes.svg by default
 
-Needs matplotlib (pip install 'convt1d[plot]'). Nothing is drawn by hand: the samples outside the input are those that
-`convt1d.padding` names, as many as `convt1d.geometry` says can reach the output, and the curve is what the layer returns.
+Needs matplotlib (pip install 'convt1d[plot]'). Nothing is drawn by hand: the samples outside the input are those
+that `convt1d.padding` names, as many as `convt1d.geometry` says can reach the output, and the curve is the output.
 """
 
 import sys
