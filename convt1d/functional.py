@@ -218,7 +218,7 @@ def conv_transpose1d(
 
     References
     ----------
-    .. [1] V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285
+    .. [1] Vincent Dumoulin and Francesco Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285
 
     Examples
     --------

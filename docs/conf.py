@@ -15,12 +15,16 @@ version = release = convt1d.__version__
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_parser"]
 exclude_patterns = ["examples"]
 default_role = "py:obj"
+highlight_language = "none"  # of blocks that name none: tables, drawings, formulas
 myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = f"convt1d {version}"
 html_show_sphinx = False
 html_copy_source = False
+html_static_path = ["_static"]
+html_css_files = ["wide.css"]
+html_theme_options = {name: {"code-font-size": "75%"} for name in ("light_css_variables", "dark_css_variables")}
 
 autosummary_generate = False
 autodoc_typehints = "none"  # the Parameters say it in words

@@ -107,7 +107,11 @@ SYSTEMS = {
         "x=x1, h=h, up=s",
         "x=x1[None], weight=h[None, None], stride=s",
     ),
-    "scipy.signal.resample_poly": (lambda **given: scipy.signal.resample_poly(**given)[None], "x=x1", "x=x1[None]"),
+    "scipy.signal.resample_poly": (
+        lambda **given: scipy.signal.resample_poly(**given)[None],
+        "x=x1, window=h, up=s, down=1",
+        "x=x1[None], weight=s * h[None, None], stride=s, padding=half, output_padding=s - 1",
+    ),
 }
 
 
