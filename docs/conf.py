@@ -29,6 +29,7 @@ html_theme_options = {name: {"code-font-size": "75%"} for name in ("light_css_va
 autosummary_generate = False
 autodoc_typehints = "none"  # the Parameters say it in words
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 # The pages are the same wherever they are built, so these are not imported even where they are there.
 autodoc_mock_imports = ["onnx", "torch"]
 
