@@ -69,7 +69,7 @@ static inline int direct_block(int most, ptrdiff_t rows)
 /* Outputs of the next register block of the fused product: a power of two, all phases of each. */
 static inline int fused_block(int most, int stride, ptrdiff_t outputs)
 {
-    int block = most / stride;
+    int block = most >= 8 && stride == 1 ? 8 : most >= 4 * stride ? 4 : most >= 2 * stride ? 2 : 1;
     while (block > outputs)
         block /= 2;
     return block;
