@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 import convt1d
+from convt1d import initialize
 from convt1d.weights import list_layers
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
-    "name", ["convolution", "functional", "geometry", "gradients", "layer", "padding", "stream", "weights"]
+    "name",
+    ["convolution", "functional", "geometry", "gradients", "initialize", "layer", "padding", "stream", "weights"],
 )
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(f"convt1d.{name}"))
@@ -82,7 +84,8 @@ def test_docstrings_name_all_parameters():
     )
     methods = (layer.__call__, layer.backward, layer.fit, layer.partial_fit, layer.to_onnx, stream)
     functions = (convt1d.conv_transpose1d, convt1d.conv_transpose1d_backward, convt1d.conv1d, convt1d.output_length)
-    for function in (*functions, list_layers, *methods, *readers):
+    first_weights = (initialize.linear, initialize.windowed_sinc, initialize.subpixel)
+    for function in (*functions, list_layers, *first_weights, *methods, *readers):
         for name in function.__code__.co_varnames[
             : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
         ]:
