@@ -39,6 +39,12 @@ def test_docstring_examples_of_torch():
     assert (result.attempted > 0, result.failed) == (True, 0)
 
 
+def test_docstring_examples_of_sklearn():
+    pytest.importorskip("sklearn")
+    result = doctest.testmod(importlib.import_module("convt1d.sklearn"))
+    assert (result.attempted > 0, result.failed) == (True, 0)
+
+
 def test_readme_example():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     *first, learning = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
