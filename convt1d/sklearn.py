@@ -204,7 +204,8 @@ class ConvTranspose1dTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMix
         Returns
         -------
         ndarray, shape (n_samples, out_channels * L * stride)
-            float32 if X in `fit` and here is, else float64; or what `set_output` asks for.
+            float32 if X is, here and in `fit`, else float64 (where `weights` is a layer, that has a say); or what
+            `set_output` asks for.
         """
         check_is_fitted(self, "layer_")  # without the name, a fit that failed would do
         x = validate_data(self, X, reset=False, dtype=_DTYPES)

@@ -70,6 +70,24 @@ def test_learning_example(tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
+def test_pipelines(tmp_path):
+    """The examples in docs/pipelines.md run, and its figures are what the script prints."""
+    pytest.importorskip("sklearn")
+    text = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    names = {}
+    exec("".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), names)
+    assert names["finer"].shape == (20, 200)
+    assert names["search"].best_params_["weights"] == "learned"
+    assert names["restored"].shape == (10, 100)
+    script = runpy.run_path(str(ROOT / "docs" / "examples" / "pipeline.py"))
+    found = script["compare"]()
+    assert script["table"](found["mse"]) in text
+    assert script["table"](script["compare_decimations"]()) in text
+    pytest.importorskip("matplotlib")
+    script["draw"](found, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
 def test_training_loops(capsys):
     """The loops in docs/learning.md run and print what is shown below them."""
     text = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")

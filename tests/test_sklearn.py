@@ -88,6 +88,11 @@ def test_checks_that_scikit_learn_keeps_for_its_own(name, weights):
     getattr(estimator_checks, name)("ConvTranspose1dTransformer", ConvTranspose1dTransformer(weights=weights))
 
 
+def test_the_docstring_names_all_parameters():
+    for name in ConvTranspose1dTransformer().get_params():
+        assert re.search(rf"^ *(\w+, )*{name}(, \w+)* :", ConvTranspose1dTransformer.__doc__, re.MULTILINE), name
+
+
 # --- interpolation ------------------------------------------------------------------------------------------
 
 
