@@ -152,6 +152,7 @@ class Statistics:
             targets[:, j * outputs : (j + 1) * outputs] = y[..., t : t + s * (stop - start - 1) + 1 : s]
         return targets
 
+    @np.errstate(over="ignore", invalid="ignore")  # `solve` tells
     def variation(self) -> float:
         """Sum of the squares of x~ about its mean, in the average column of Phi; above 0.
 

@@ -46,9 +46,8 @@ class ConvTranspose1dTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMix
     stride : int
         Output samples per input sample.
     kernel_size : int, optional
-        Taps of the filter; by default ``2 * stride - 1`` for "linear" and ``20 * stride + 1`` (those of
-        `scipy.signal.resample_poly`) for "sinc" and "learned", which otherwise take any; "linear" and "sinc" an odd
-        number.
+        Taps of the filter; by default ``2 * stride - 1`` for "linear", and ``20 * stride + 1``, as many as
+        `scipy.signal.resample_poly` takes, for "sinc" and "learned". "linear" and "sinc" need an odd number.
     weights : {"linear", "sinc", "learned"}, array_like or ConvTranspose1d
         `convt1d.initialize.linear` or `windowed_sinc`; an array of shape (in_channels, out_channels / groups, K); a
         layer, of which `transform` uses a copy, and whose own parameters count instead of those given here;
@@ -62,8 +61,8 @@ class ConvTranspose1dTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMix
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         How a signal continues beyond its ends.
     alpha : float
-        Penalty on learned weights, at least 0, as a share of the inputs' variance: the weights are those for inputs
-        with white noise of that variance on them. 0 needs examples that determine the weights.
+        Penalty on learned weights, at least 0, as a share of the inputs' variance: the weights are best for inputs
+        that carry white noise of ``alpha`` times their variance. 0 needs examples that determine the weights.
 
     Attributes
     ----------
@@ -82,8 +81,8 @@ class ConvTranspose1dTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMix
     -----
     A row of the output has ``out_channels * L * stride`` features, but where `weights` is a layer, which may give
     another length. Output sample t of a channel lies at input sample ``t / stride``, as with
-    `scipy.signal.resample_poly`: every stride-th output is on an input. So it does for an array of odd K; the
-    centre of an even one lies half an output sample before.
+    `scipy.signal.resample_poly`: every stride-th output is on an input. So it does for a symmetric array of odd K; with
+    an even one it lies at ``(t - 1/2) / stride``.
 
     Examples
     --------

@@ -500,6 +500,11 @@ def test_alpha_that_leaves_the_weights_open(alpha):
     transformer.set_params(alpha=1e-6).fit(X)
 
 
+def test_signals_too_large():
+    with pytest.raises(ValueError, match="x must not be so large"):
+        ConvTranspose1dTransformer(weights="learned").fit(1e200 * signals())
+
+
 def test_signals_of_another_length():
     transformer = ConvTranspose1dTransformer().fit(signals())
     with pytest.raises(ValueError, match=r"39 features.*expecting 40"):
