@@ -255,10 +255,10 @@ def windowed_sinc(stride, zero_crossings=8):
     Each output sample sees one phase of the filter, the taps ``k % stride == j``. Every phase has sum 1, so a
     constant stays constant.
     """
+    from . import initialize
+
     kernel_size = (2 * zero_crossings + 1) * stride
-    position = (np.arange(kernel_size) - (kernel_size - 1) / 2) / stride  # in input samples
-    phases = (np.sinc(position) * np.kaiser(kernel_size, 8.0)).reshape(-1, stride)
-    return (phases / phases.sum(axis=0)).ravel()
+    return initialize.windowed_sinc(1, 1, kernel_size, stride, window=("kaiser", 8.0)).ravel()
 
 
 def _demo(args):

@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 import convt1d
+from convt1d import initialize
 from convt1d.weights import list_layers
 
 ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
-    "name", ["convolution", "functional", "geometry", "gradients", "layer", "padding", "stream", "weights"]
+    "name",
+    ["convolution", "functional", "geometry", "gradients", "initialize", "layer", "padding", "stream", "weights"],
 )
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(f"convt1d.{name}"))
@@ -34,6 +36,12 @@ def test_docstring_example_of_onnx():
 def test_docstring_examples_of_torch():
     pytest.importorskip("torch")
     result = doctest.testmod(importlib.import_module("convt1d.torch"))
+    assert (result.attempted > 0, result.failed) == (True, 0)
+
+
+def test_docstring_examples_of_sklearn():
+    pytest.importorskip("sklearn")
+    result = doctest.testmod(importlib.import_module("convt1d.sklearn"))
     assert (result.attempted > 0, result.failed) == (True, 0)
 
 
@@ -62,6 +70,24 @@ def test_learning_example(tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
+def test_pipelines(tmp_path):
+    """The examples in docs/pipelines.md run, and its figures are what the script prints."""
+    pytest.importorskip("sklearn")
+    text = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
+    names = {}
+    exec("".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), names)
+    assert names["finer"].shape == (20, 200)
+    assert names["search"].best_params_["weights"] == "learned"
+    assert names["restored"].shape == (10, 100)
+    script = runpy.run_path(str(ROOT / "docs" / "examples" / "pipeline.py"))
+    found = script["compare"]()
+    assert script["table"](found["mse"]) in text
+    assert script["table"](script["compare_decimations"]()) in text
+    pytest.importorskip("matplotlib")
+    script["draw"](found, tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
+
+
 def test_training_loops(capsys):
     """The loops in docs/learning.md run and print what is shown below them."""
     text = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
@@ -82,7 +108,8 @@ def test_docstrings_name_all_parameters():
     )
     methods = (layer.__call__, layer.backward, layer.fit, layer.partial_fit, layer.to_onnx, stream)
     functions = (convt1d.conv_transpose1d, convt1d.conv_transpose1d_backward, convt1d.conv1d, convt1d.output_length)
-    for function in (*functions, list_layers, *methods, *readers):
+    first_weights = (initialize.linear, initialize.windowed_sinc, initialize.subpixel)
+    for function in (*functions, list_layers, *first_weights, *methods, *readers):
         for name in function.__code__.co_varnames[
             : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
         ]:
