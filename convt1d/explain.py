@@ -30,7 +30,7 @@ from . import geometry as geometry_module
 from .geometry import Geometry
 from .layer import ConvTranspose1d
 
-# Products that a table may list, and phases that a report may have: some hundred megabytes.
+# Products that a table may list, half a gigabyte of them; a report may hold ten times as many gains.
 MOST = 10_000_000
 
 # Rows of a text drawing, and phases in the text of a report, beyond which the middle is left out.
@@ -245,10 +245,10 @@ class OverlapReport:
     levels : ndarray, shape (stride,)
         Root mean square of the gains over all pairs of channels; of a single pair, the gain without its sign.
     imbalance_db : float
-        The strongest phase's level over the weakest's, in dB; inf if the weakest is 0, NaN if gains are not finite.
+        The strongest phase's level over the weakest's, in dB; inf if only the weakest is 0.
     tones_db : float
         What a constant input becomes, in dB: the power at multiples of the input's rate over that of the constant,
-        all pairs of channels together; -inf if all phases have the same gain.
+        all pairs of channels together; -inf if all phases have the same gain. Both are NaN if a gain is not finite.
     suggestion : str
         What would make it even.
     """
@@ -270,7 +270,7 @@ class OverlapReport:
                 lines.append("   ..")
             else:
                 lines.append(f"{r:5}  {len(self.taps[r]):4}  {values[r]:.4g}")
-        tones = f"{self.tones_db:.1f} dB" if self.tones_db > _NO_TONES else "none"
+        tones = "none" if self.tones_db <= _NO_TONES else f"{self.tones_db:.1f} dB"
         lines.append(f"strongest over weakest phase: {self.imbalance_db:.1f} dB")
         lines.append(f"tones at multiples of the input's rate, relative to a constant input: {tones}")
         lines += textwrap.wrap(f"suggestion: {self.suggestion}", 80, subsequent_indent="  ")
@@ -298,7 +298,7 @@ def overlap_report(layer: ConvTranspose1d) -> OverlapReport:
     Raises
     ------
     ValueError
-        The stride is more than ten million.
+        There would be more than a hundred million gains.
     TypeError
         `layer` is no ConvTranspose1d.
 
@@ -334,7 +334,12 @@ def overlap_report(layer: ConvTranspose1d) -> OverlapReport:
       for L * stride outputs; or 4, with padding=1
     """
     geometry = geometry_of(layer)
-    check_stride(geometry)
+    count = layer.weight[..., 0].size * geometry.stride
+    if count > 10 * MOST:
+        raise ValueError(
+            f"in_channels * out_channels / groups * stride must be at most {10 * MOST}, got {count} with "
+            f"stride={geometry.stride}"
+        )
     taps = phases(geometry)
     weight = layer.weight.astype(np.complex128 if layer.dtype.kind == "c" else np.float64)
     with np.errstate(all="ignore"):  # what is not finite is told in the result
@@ -344,13 +349,15 @@ def overlap_report(layer: ConvTranspose1d) -> OverlapReport:
                 own = weight[..., slice(of_phase.start, of_phase.stop, of_phase.step)]
                 gains[..., r] = own.sum(axis=-1)
                 # what is left of taps that cancel is the rounding of a float32
-                cancelled = np.abs(gains[..., r]) <= 1e-6 * np.abs(own).sum(axis=-1)
+                cancelled = np.abs(gains[..., r]) < 1e-6 * np.abs(own).sum(axis=-1)
                 gains[cancelled, r] = 0
         levels = np.sqrt(np.square(np.abs(gains)).mean(axis=(0, 1)))
         constant = gains.mean(axis=-1, keepdims=True)
         power = np.square(np.abs(constant)).mean()
         tones_db = _ratio_db(np.square(np.abs(gains - constant)).mean(), power)
         imbalance_db = _ratio_db(np.square(levels.max()), np.square(levels.min())) if levels.any() else 0.0
+        if not np.isfinite(levels).all():
+            imbalance_db = tones_db = math.nan
     return OverlapReport(taps, gains, levels, imbalance_db, tones_db, _suggestion(geometry, imbalance_db, tones_db))
 
 
@@ -361,11 +368,6 @@ def phases(geometry: Geometry) -> tuple[range, ...]:
     for rho in range(layout.slots):
         taps[geometry.meeting(0, rho) % geometry.stride] = range(rho, geometry.kernel_size, layout.period)
     return tuple(taps)
-
-
-def check_stride(geometry: Geometry) -> None:
-    if geometry.stride > MOST:
-        raise ValueError(f"stride must be at most {MOST} to be explained, got {geometry.stride}")
 
 
 def _ratio_db(over: float, under: float) -> float:
@@ -385,6 +387,8 @@ def _suggestion(geometry: Geometry, imbalance_db: float, tones_db: float) -> str
             f"a dilation that has no factor in common with the stride: with {dilation} and {stride} only one "
             f"output sample in {shared} meets a tap"
         )
+    if kernel_size % stride and tones_db <= _NO_TONES:
+        return "none, the weights make up for uneven counts"
     if kernel_size % stride:
         below = kernel_size // stride * stride
         sizes = []

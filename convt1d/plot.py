@@ -198,7 +198,7 @@ def plot_overlap(layer: ConvTranspose1d, *, ax: Axes | None = None) -> Axes:
     if report.levels.any() and np.isfinite(report.levels).all():
         scaled = report.levels * counts.mean() / report.levels.mean()
         name = "gain of the weights (scaled)"
-        if boxed:  # beside the numbers
+        if stride <= _BOXES:  # beside the numbers
             style = {"marker": "D", "color": WEIGHTS, "markeredgecolor": "white", "linestyle": "none"}
             ax.plot(phases + 0.25, scaled, **style, label=name)
         else:
@@ -298,7 +298,7 @@ def plot_response(layer: ConvTranspose1d, *, channels: tuple[int, int] | None = 
         )
     ax.set(xlim=(frequency[0], frequency[-1]), ylim=(top - _RANGE_DB, top + 3), ylabel="gain (dB)")
     ax.set_xlabel("frequency (multiples of the input's sample rate)")
-    ax.set_title("below 1/2: the signal; shaded: its images", loc="left")
+    ax.set_title("up to 1/2: the signal; beyond: its images", loc="left")
     ax.grid(alpha=0.3)
     _legend_below(ax)
     return ax
