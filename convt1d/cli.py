@@ -79,7 +79,7 @@ def main(argv=None):
             parser.print_help(sys.stderr)
             return 2
         code = args.run(args)
-        sys.stdout.flush()  # here and not at exit, where an error could not be told from others
+        print(end="", flush=True)  # here and not at exit, where an error could not be told from others
         return code
     except BrokenPipeError:
         with contextlib.suppress(ValueError):  # a stdout without a file descriptor

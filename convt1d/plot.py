@@ -135,6 +135,13 @@ def plot_arithmetic(layer: ConvTranspose1d, L: int, *, ax: Axes | None = None) -
     return ax
 
 
+def _checked_stride(layer):
+    stride = explain.geometry_of(layer).stride
+    if stride > _MOST_CELLS:
+        raise ValueError(f"stride must be at most {_MOST_CELLS} to be drawn, got {stride}")
+    return stride
+
+
 def _short(layer):
     """The geometry in a title."""
     text = f"kernel_size={layer.kernel_size}, stride={layer.stride}"
@@ -174,9 +181,7 @@ def plot_overlap(layer: ConvTranspose1d, *, ax: Axes | None = None) -> Axes:
     >>> from convt1d.plot import plot_overlap
     >>> ax = plot_overlap(ConvTranspose1d(1, 1, 3, stride=2))
     """
-    stride = explain.geometry_of(layer).stride
-    if stride > _MOST_CELLS:
-        raise ValueError(f"stride must be at most {_MOST_CELLS} to be drawn, got {stride}")
+    stride = _checked_stride(layer)
     report = explain.overlap_report(layer)
     ax = _axes(ax, 5, 4)
     counts = np.array([len(taps) for taps in report.taps])
@@ -184,10 +189,11 @@ def plot_overlap(layer: ConvTranspose1d, *, ax: Axes | None = None) -> Axes:
     boxed = max(most, stride) <= _BOXES
     if boxed:
         size = float(np.clip(90 / stride, 5, 9))
+        prefix = "tap " if stride <= 4 else ""
         for r, taps in enumerate(report.taps):
             for height in range(most):
                 if height < len(taps):
-                    style, text, color = {"facecolor": SIGNAL, "edgecolor": "white"}, f"{taps[height]}", "black"
+                    style, text, color = {"facecolor": SIGNAL, "edgecolor": "white"}, f"{prefix}{taps[height]}", "black"
                 else:
                     style, text, color = {"facecolor": "none", "edgecolor": WEIGHTS, "linestyle": "--"}, "none", WEIGHTS
                 ax.bar(r, 0.96, bottom=height + 0.02, width=0.9, **style)
@@ -217,10 +223,10 @@ def plot_response(layer: ConvTranspose1d, *, channels: tuple[int, int] | None = 
     """Draw what the kernel does to frequencies: to the input's own, and to their images.
 
     Putting zeros between the input samples repeats its spectrum around every multiple of the input's rate; the kernel
-    is the filter that keeps the original, up to half that rate, and should suppress these images. The thick curve is
+    is the filter that keeps the original, up to half that rate, and should suppress these images. The black curve is
     its response, divided by `stride`. Dots mark multiples of the input's rate: the tones that a constant input becomes.
-    The thin curves are the phases by themselves: each is a filter from the input to every `stride`-th output sample,
-    and the better they agree the weaker are the images.
+    The coloured curves, up to stride 64, are the phases by themselves: each is a filter from the input to every
+    `stride`-th output sample, and the better they agree the weaker are the images.
 
     Parameters
     ----------
@@ -240,7 +246,8 @@ def plot_response(layer: ConvTranspose1d, *, channels: tuple[int, int] | None = 
     Raises
     ------
     ValueError
-        The channels are not in the layer, or in different groups; or the weights are not finite, or all zero.
+        The channels are not in the layer, or in different groups; the weights are not finite, or all zero; or the
+        stride is more than 100 000.
     TypeError
         `layer` is no ConvTranspose1d, or `channels` no pair of int.
     ImportError
@@ -252,9 +259,9 @@ def plot_response(layer: ConvTranspose1d, *, channels: tuple[int, int] | None = 
     >>> from convt1d.plot import plot_response
     >>> ax = plot_response(ConvTranspose1d(8, 4, 16, stride=8, padding=4), channels=(7, 0))
     """
+    stride = _checked_stride(layer)
     geometry = explain.geometry_of(layer)
     rows = _rows(layer, channels)
-    stride = geometry.stride
     ax = _axes(ax, 7, 4)
 
     # `span` / stride lobes between two multiples of the input's rate, 16 points in each
@@ -287,15 +294,8 @@ def plot_response(layer: ConvTranspose1d, *, channels: tuple[int, int] | None = 
     level = _gain_db(rows, range(geometry.kernel_size), geometry, tones) - 20 * np.log10(stride)
     heard = (tones != 0) & (level > top - _RANGE_DB)
     if heard.any():
-        ax.plot(
-            tones[heard],
-            level[heard],
-            "o",
-            color=WEIGHTS,
-            markersize=7,
-            label="tones that a constant becomes",
-            clip_on=False,
-        )
+        style = {"marker": "o", "color": WEIGHTS, "markersize": 7, "linestyle": "none", "clip_on": False}
+        ax.plot(tones[heard], level[heard], **style, label="tones that a constant becomes")
     ax.set(xlim=(frequency[0], frequency[-1]), ylim=(top - _RANGE_DB, top + 3), ylabel="gain (dB)")
     ax.set_xlabel("frequency (multiples of the input's sample rate)")
     ax.set_title("up to 1/2: the signal; beyond: its images", loc="left")

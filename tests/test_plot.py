@@ -102,7 +102,7 @@ def test_boxes_are_taps(ax, geometry):
     stacks = [[] for _ in report.taps]
     for text in ax.texts:
         if text.get_text() != "none":
-            stacks[round(text.get_position()[0])].append(int(text.get_text()))
+            stacks[round(text.get_position()[0])].append(int(text.get_text().removeprefix("tap ")))
     assert stacks == [list(taps) for taps in report.taps]
     scaled = ax.lines[0].get_ydata()
     assert scaled.mean() == pytest.approx(np.mean([len(taps) for taps in report.taps]))
@@ -201,8 +201,9 @@ def test_bad_input(ax):
             plot(None)
     with pytest.raises(ValueError, match="at most 100000 cells, got 300003 with L=100001"):
         plot_arithmetic(layer, 100_001, ax=ax)
-    with pytest.raises(ValueError, match="stride must be at most 100000 to be drawn, got 100001"):
-        plot_overlap(made(kernel_size=1, stride=100_001), ax=ax)
+    for plot in (plot_overlap, plot_response):
+        with pytest.raises(ValueError, match="stride must be at most 100000 to be drawn, got 100001"):
+            plot(made(kernel_size=1, stride=100_001), ax=ax)
     for channels in (1, "01", (1, 2, 3), (1.0, 2)):
         with pytest.raises(TypeError, match=r"channels must be"):
             plot_response(layer, channels=channels, ax=ax)
