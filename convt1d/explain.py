@@ -351,13 +351,16 @@ def overlap_report(layer: ConvTranspose1d) -> OverlapReport:
                 # what is left of taps that cancel is the rounding of a float32
                 cancelled = np.abs(gains[..., r]) < 1e-6 * np.abs(own).sum(axis=-1)
                 gains[cancelled, r] = 0
-        levels = np.sqrt(np.square(np.abs(gains)).mean(axis=(0, 1)))
-        constant = gains.mean(axis=-1, keepdims=True)
-        power = np.square(np.abs(constant)).mean()
-        tones_db = _ratio_db(np.square(np.abs(gains - constant)).mean(), power)
+        largest = np.abs(gains).max() or 1.0
+        relative = gains / largest  # so that squares stay in range
+        levels = np.sqrt(np.square(np.abs(relative)).mean(axis=(0, 1)))
+        constant = relative.mean(axis=-1, keepdims=True)
+        tones = np.square(np.abs(relative - constant)).mean()
+        tones_db = _ratio_db(tones, np.square(np.abs(constant)).mean())
         imbalance_db = _ratio_db(np.square(levels.max()), np.square(levels.min())) if levels.any() else 0.0
         if not np.isfinite(levels).all():
             imbalance_db = tones_db = math.nan
+        levels *= largest
     return OverlapReport(taps, gains, levels, imbalance_db, tones_db, _suggestion(geometry, imbalance_db, tones_db))
 
 

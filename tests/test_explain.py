@@ -236,6 +236,13 @@ def test_suggestion_for_weights():
     assert "phase  taps  gain\n    0     2  4\n    1     2  7\n" in str(report)
 
 
+@pytest.mark.parametrize("size", [1e-200, 1e200])
+def test_report_of_extreme_sizes(size):
+    report = overlap_report(layer_with(size, size, size, stride=2))
+    assert report.imbalance_db == pytest.approx(20 * math.log10(2))
+    np.testing.assert_allclose(report.levels, [2 * size, size])
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_report_of_what_is_not_finite(value):
     report = overlap_report(layer_with(1.0, value, 1.0, stride=2))
