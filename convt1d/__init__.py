@@ -36,6 +36,7 @@ How a call flows, and where things live::
     files.py     files from anyone, opened with care         onnx.py   the operator for ONNX' evaluator
     torch.py     torch's layer, computed here; replace(model) puts it into a model
     sklearn.py   a transformer for scikit-learn's pipelines
+    explain.py   which samples and taps make which output, and how evenly      plot.py   the same as pictures
     cli.py, __main__.py   the command `convt1d`          info.py   what `convt1d info` prints
 
 A new padding mode is an index map in padding.py; a new check goes where its parameter is checked; a new kernel is a

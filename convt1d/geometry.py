@@ -86,6 +86,10 @@ class Geometry:
             max(0, (span - right + output_padding) // self.stride),
         )
 
+    def meeting(self, i, k):
+        """Where input sample `i` and tap `k` meet: the output sample, if in ``[0, L_out)``; else it is cropped."""
+        return i * self.stride + self.dilation * k - self.padding[0]
+
     def window(self, length: int, output_padding: int | None = None) -> Window:
         """All of the output."""
         op = self.output_padding if output_padding is None else output_padding

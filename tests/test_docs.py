@@ -5,13 +5,15 @@ import doctest
 import importlib
 import re
 import runpy
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import convt1d
-from convt1d import initialize
+from convt1d import explain, initialize, plot
+from convt1d.cli import main
 from convt1d.weights import list_layers
 
 ROOT = Path(__file__).parent.parent
@@ -19,7 +21,18 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.mark.parametrize(
     "name",
-    ["convolution", "functional", "geometry", "gradients", "initialize", "layer", "padding", "stream", "weights"],
+    [
+        "convolution",
+        "explain",
+        "functional",
+        "geometry",
+        "gradients",
+        "initialize",
+        "layer",
+        "padding",
+        "stream",
+        "weights",
+    ],
 )
 def test_docstring_examples(name):
     result = doctest.testmod(importlib.import_module(f"convt1d.{name}"))
@@ -42,6 +55,13 @@ def test_docstring_examples_of_torch():
 def test_docstring_examples_of_sklearn():
     pytest.importorskip("sklearn")
     result = doctest.testmod(importlib.import_module("convt1d.sklearn"))
+    assert (result.attempted > 0, result.failed) == (True, 0)
+
+
+def test_docstring_examples_of_plot():
+    pytest.importorskip("matplotlib").use("Agg")
+    result = doctest.testmod(importlib.import_module("convt1d.plot"))
+    importlib.import_module("matplotlib.pyplot").close("all")
     assert (result.attempted > 0, result.failed) == (True, 0)
 
 
@@ -95,6 +115,21 @@ def test_training_loops(capsys):
     assert f"```\n{capsys.readouterr().out}```" in text
 
 
+def test_pictures_page(capsys):
+    """The command and the code in docs/pictures.md print what is shown below them; the plots run."""
+    text = (ROOT / "docs" / "pictures.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"```console\n(.*)\n```", text)
+    assert main(shlex.split(command)[1:]) == 0
+    assert f"```\n{capsys.readouterr().out}```" in text
+    names = {}
+    exec("".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), names)
+    assert f"```\n{capsys.readouterr().out}```" in text
+    pytest.importorskip("matplotlib").use("Agg")
+    exec("".join(re.findall(r"```python plot\n(.*?)```", text, re.DOTALL)), names)
+    assert all(ax.has_data() for ax in names["figure"].axes)
+    names["plt"].close(names["figure"])
+
+
 def test_docstrings_name_all_parameters():
     """numpydoc: each parameter of the public functions is described."""
     layer, stream = convt1d.ConvTranspose1d, convt1d.ConvTranspose1dStream.process
@@ -109,7 +144,9 @@ def test_docstrings_name_all_parameters():
     methods = (layer.__call__, layer.backward, layer.fit, layer.partial_fit, layer.to_onnx, stream)
     functions = (convt1d.conv_transpose1d, convt1d.conv_transpose1d_backward, convt1d.conv1d, convt1d.output_length)
     first_weights = (initialize.linear, initialize.windowed_sinc, initialize.subpixel)
-    for function in (*functions, list_layers, *first_weights, *methods, *readers):
+    explaining = (explain.arithmetic, explain.drawing, explain.overlap_report)
+    plotting = (plot.plot_arithmetic, plot.plot_overlap, plot.plot_response)
+    for function in (*functions, list_layers, *methods, *readers, *first_weights, *explaining, *plotting):
         for name in function.__code__.co_varnames[
             : function.__code__.co_argcount + function.__code__.co_kwonlyargcount
         ]:
