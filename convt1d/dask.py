@@ -118,15 +118,14 @@ def conv_transpose1d(
 
     blocks, windows, lengths = _blocks(x.rechunk({x.ndim - 2: -1}), operator.geometry, result.shape[-1])
     y = da.map_blocks(
-        _window,
+        _conv_transpose1d,
         blocks,
         # one key each in the graph, to which every task refers
         dask.delayed(operator, pure=True),
         dask.delayed(windows, pure=True, traverse=False),
         workers,
-        token="conv_transpose1d",
         dtype=result.dtype,
-        chunks=(*x.chunks[:-2], result.shape[1:2], tuple(window.length for window in windows)),
+        chunks=(*blocks.chunks[:-2], result.shape[1:2], tuple(window.length for window in windows)),
         meta=np.empty((0,) * x.ndim, result.dtype),
     )
     return y.rechunk({x.ndim - 1: tuple(lengths)}, method="tasks")
@@ -173,17 +172,18 @@ def _blocks(x, geometry, length_out):
     ]
     lengths = _lengths(inside.chunks[-1], stride, length_out)
 
-    parts = [inside]
+    parts = [inside.rechunk({last: tuple(sizes)}, method="tasks")]
+    if len(sizes) > 1:
+        parts = [da.overlap.overlap(*parts, {last: (before, after)}, {last: "none"}, allow_rechunk=False)]
+    sizes = list(parts[0].chunks[-1])
+    # only now: a neighbour of the first or last chunk has no need of what lies beyond it
     if outside[0]:
         parts.insert(0, _continued(x, np.arange(-outside[0], 0), geometry.padding_mode))
+        sizes[0] += outside[0]
     if outside[1]:
         parts.append(_continued(x, np.arange(length, length + outside[1]), geometry.padding_mode))
-    sizes[0] += outside[0]
-    sizes[-1] += outside[1]
-    blocks = da.concatenate(parts, axis=last).rechunk({last: tuple(sizes)}, method="tasks")
-    if len(sizes) > 1:
-        blocks = da.overlap.overlap(blocks, {last: (before, after)}, {last: "none"}, allow_rechunk=False)
-    return blocks, windows, lengths
+        sizes[-1] += outside[1]
+    return da.concatenate(parts, axis=last).rechunk({last: tuple(sizes)}, method="tasks"), windows, lengths
 
 
 def _continued(x, positions, mode):
@@ -212,5 +212,5 @@ def _lengths(chunks, stride, length_out):
     return [b - a for a, b in itertools.pairwise(ends) if a < b]
 
 
-def _window(block, operator, windows, workers, block_id):
+def _conv_transpose1d(block, operator, windows, workers, block_id):
     return operator.window(block, windows[block_id[-1]], workers=workers)
