@@ -67,7 +67,7 @@ def conv_transpose1d(
         As for `convt1d.conv_transpose1d`.
     workers : int, optional
         Most threads that one task may use. 1 leaves the threads to dask, which runs as many tasks at a time as it has
-        threads; None is the machine's choice, for a cluster whose processes have one dask thread and many cores.
+        threads. More are for fewer chunks than cores; tasks at a time, times workers, should not exceed the cores.
 
     Returns
     -------

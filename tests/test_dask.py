@@ -26,6 +26,7 @@ da = pytest.importorskip("dask.array")
 import convt1d.dask  # noqa: E402  after the question whether dask is there
 
 ROOT = Path(__file__).parent.parent
+SCALE = str(ROOT / "docs" / "examples" / "scale.py")
 
 
 @pytest.fixture(autouse=True)
@@ -340,11 +341,9 @@ def test_two_processes_one_of_which_is_killed():
 @pytest.mark.slow
 def test_a_signal_of_one_gigabyte_needs_little_memory():
     """docs/examples/scale.py, which by default does the same to twenty; two gigabytes come out."""
-    pytest.importorskip("resource")
-    script = str(ROOT / "docs" / "examples" / "scale.py")
     environment = os.environ | {"DASK_NUM_WORKERS": "2"}
     done = subprocess.run(
-        [sys.executable, script, "--gigabytes", "1"],
+        [sys.executable, SCALE, "--gigabytes", "1"],
         env=environment,
         capture_output=True,
         text=True,
@@ -356,6 +355,38 @@ def test_a_signal_of_one_gigabyte_needs_little_memory():
     assert done.stdout.count("the same bits") == 2
     assert float(re.search(r"off by (\S+) ", done.stdout)[1]) < 1e-6
     assert float(re.search(r"peak memory (\d+) MB", done.stdout)[1]) < 700
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="no measure of the peak")
+def test_zarr_to_zarr_needs_memory_for_chunks_only(tmp_path):
+    """1.2 GB of samples, of which two threads see some 10 MB each at a time."""
+    pytest.importorskip("zarr")
+    script = f"""if True:
+        import runpy
+        import dask
+        import dask.array as da
+        import numpy as np
+        from convt1d.dask import conv_transpose1d
+
+        dask.config.set(num_workers=2)
+        n = 10**8
+        (da.arange(n, chunks=10**6) % 1000).astype("f4").reshape(1, n).to_zarr("x.zarr")
+        weight = np.full((1, 1, 16), 0.125, "f4")
+        y = conv_transpose1d(da.from_zarr("x.zarr"), weight, stride=2, padding=7, padding_mode="replicate")
+        y.to_zarr("y.zarr")
+        print(y.nbytes, da.from_zarr("y.zarr")[0, 10**8 : 10**8 + 2].compute().tolist())
+        print(runpy.run_path({SCALE!r})["peak_bytes"]() // 10**6)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    values, peak = done.stdout.splitlines()
+    near = np.arange(10**8 // 2 - 20, 10**8 // 2 + 20).reshape(1, -1) % 1000.0
+    expected = convt1d.conv_transpose1d(near, np.full((1, 1, 16), 0.125), stride=2, padding=7)
+    assert values == f"{8 * 10**8} {expected[0, 40:42].tolist()}"
+    assert int(peak) < 500
 
 
 @pytest.mark.slow
