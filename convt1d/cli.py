@@ -42,19 +42,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Status:
-    """One line on stderr, from the first second on, if stderr is a terminal."""
+    """One line on stderr, from the first second on; `wanted` None: if stderr is a terminal."""
 
-    def __init__(self):
+    def __init__(self, wanted=None):
+        self._wanted = sys.stderr.isatty() if wanted is None else wanted
         self._start = time.monotonic()
-        self._shown = False
+        self._shown = None
 
     def show(self, text):
-        if sys.stderr.isatty() and time.monotonic() - self._start > 1:
+        if self._wanted and text != self._shown and time.monotonic() - self._start > 1:
             print(f"\rconvt1d: {text:<20}", end="", file=sys.stderr, flush=True)
-            self._shown = True
+            self._shown = text
 
     def clear(self):
-        if self._shown:
+        if self._shown is not None:
             print("\r" + " " * 30 + "\r", end="", file=sys.stderr, flush=True)
 
 
@@ -162,6 +163,11 @@ def _parser():
         "(24-bit wave input is read whole); any padding mode but circular",
     )
     apply.add_argument("--workers", metavar="INT", type=int, help="threads; default: the machine's choice")
+    apply.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show on stderr how much is done, from the first second on; default: if it is a terminal",
+    )
     apply.add_argument("--force", action="store_true", help="overwrite the output file")
     apply.set_defaults(run=_apply)
 
@@ -511,7 +517,7 @@ def _apply(args):
             shape = shape[1:]
         told = f"{nothing.dtype}, shape {shape}"
 
-    status = _Status()
+    status = _Status(args.progress)
     try:
         if args.stream is not None:
             stream = _open_stream(weight, bias, options, nothing, args.workers)

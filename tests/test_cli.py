@@ -5,8 +5,10 @@ import importlib.resources
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 import wave
 
@@ -736,6 +738,18 @@ def test_progress(run, files, monkeypatch):
     assert terminal.getvalue().endswith(" \r")  # wiped
 
 
+@pytest.mark.parametrize(
+    ("option", "stderr", "shown"), [("--progress", io.StringIO(), True), ("--no-progress", Terminal(), False)]
+)
+def test_progress_as_asked(run, files, monkeypatch, option, stderr, shown):
+    monkeypatch.setattr(sys, "stderr", stderr)
+    clock = iter(range(0, 10**6, 2))
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    assert run(*ARGV, "--stream", 1, option)[0] == 0
+    percents = re.findall(r"(\d+) %", stderr.getvalue())
+    assert percents == ([str(n) for n in range(101)] if shown else [])  # of 1,024 chunks, none said twice
+
+
 def test_force(run, files):
     (files / "y.npy").write_bytes(b"old")
     before = contents(files)
@@ -808,6 +822,34 @@ def test_interrupted_while_computing(run, files, monkeypatch):
     monkeypatch.setattr(cli, "_store", store)
     before = contents(files)
     assert run(*ARGV) == (130, "", "convt1d: interrupted\n")
+    assert contents(files) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C cannot be sent to one process")
+@pytest.mark.parametrize("suffix", ["npy", "wav"])
+def test_ctrl_c_as_a_user(files, suffix):
+    """In the middle of a file that would take a minute: the old one stays, and nothing beside it."""
+    np.save(files / "x.npy", np.zeros(10**7, np.float32))
+    (files / f"y.{suffix}").write_bytes(b"old")
+    before = contents(files)
+    # a shell's background jobs ignore Ctrl-C, and so would what they start
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); import convt1d.cli as c; "
+    argv = [*ARGV[:-1], f"y.{suffix}", "--force", "--stream", "1", *(["--rate", "1"] if suffix == "wav" else [])]
+    done = subprocess.Popen(
+        [sys.executable, "-c", code + "sys.exit(c.main())", *argv], cwd=files, stderr=subprocess.PIPE
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size > 10**5 for path in files.glob(".convt1d-*.tmp")):
+            assert done.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        done.send_signal(signal.SIGINT)
+        assert done.communicate(timeout=60) == (None, b"convt1d: interrupted\n")
+        assert done.returncode == 130
+    finally:
+        done.kill()
+        done.wait()
     assert contents(files) == before
 
 
