@@ -35,6 +35,9 @@ How a call flows, and where things live::
     weights.py   weights from torch, ONNX, Keras, JAX and files -> a layer, and back: what each system means
     files.py     files from anyone, opened with care         onnx.py   the operator for ONNX' evaluator
     torch.py     torch's layer, computed here; replace(model) puts it into a model
+    sklearn.py   a transformer for scikit-learn's pipelines
+    explain.py   which samples and taps make which output, and how evenly      plot.py   the same as pictures
+    dask.py      the function on dask arrays: each chunk of the output is a window of the operator
     cli.py, __main__.py   the command `convt1d`          info.py   what `convt1d info` prints
 
 A new padding mode is an index map in padding.py; a new check goes where its parameter is checked; a new kernel is a

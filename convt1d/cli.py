@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""The command line: ``convt1d demo``, ``convt1d apply``, ``convt1d layers``, ``convt1d info``.
+"""The command line: ``convt1d demo``, ``apply``, ``explain``, ``layers``, ``info``.
 
     arguments -> files opened -> everything checked -> computed piece by piece -> one file, whole or none
 
-Whatever the user got wrong becomes one line on stderr and exit code 2; Ctrl-C is exit code 130.
+Whatever the user got wrong becomes one line on stderr and exit code 2; Ctrl-C is exit code 130, a reader of stdout that
+goes away (``| head``) 141, as for a program that the system ends.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import functools
 import importlib.resources
 import os
 import secrets
+import shutil
 import statistics
 import struct
 import sys
@@ -40,19 +42,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Status:
-    """One line on stderr, from the first second on, if stderr is a terminal."""
+    """One line on stderr, from the first second on; `wanted` None: if stderr is a terminal."""
 
-    def __init__(self):
+    def __init__(self, wanted=None):
+        self._wanted = sys.stderr.isatty() if wanted is None else wanted
         self._start = time.monotonic()
-        self._shown = False
+        self._shown = None
 
     def show(self, text):
-        if sys.stderr.isatty() and time.monotonic() - self._start > 1:
+        if self._wanted and text != self._shown and time.monotonic() - self._start > 1:
             print(f"\rconvt1d: {text:<20}", end="", file=sys.stderr, flush=True)
-            self._shown = True
+            self._shown = text
 
     def clear(self):
-        if self._shown:
+        if self._shown is not None:
             print("\r" + " " * 30 + "\r", end="", file=sys.stderr, flush=True)
 
 
@@ -67,7 +70,8 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0, 1 (the demo's result is wrong), 2 (bad arguments or files) or 130 (Ctrl-C).
+        Exit code: 0, 1 (the demo's result is wrong), 2 (bad arguments or files), 130 (Ctrl-C) or 141 (nobody reads
+        what is printed).
     """
     parser = _parser()
     try:
@@ -75,7 +79,14 @@ def main(argv=None):
         if args.run is None:
             parser.print_help(sys.stderr)
             return 2
-        return args.run(args)
+        code = args.run(args)
+        print(end="", flush=True)  # here and not at exit, where an error could not be told from others
+        return code
+    except BrokenPipeError:
+        with contextlib.suppress(ValueError):  # a stdout without a file descriptor
+            # what is left to print would be tried again at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         print(f"convt1d: error: {_one_line(error)}", file=sys.stderr)
         return 2
@@ -104,7 +115,7 @@ def _parser():
     )
     parser.set_defaults(run=None)
     parser.add_argument("--version", action="version", version=f"convt1d {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="{demo,apply,layers,info}")
+    commands = parser.add_subparsers(title="commands", metavar="{demo,apply,explain,layers,info}")
 
     demo = commands.add_parser(
         "demo",
@@ -136,14 +147,7 @@ def _parser():
     apply.add_argument("--input", metavar="FILE", type=Path, required=True, help=".npy or .wav")
     apply.add_argument("--output", metavar="FILE", type=Path, required=True, help=".npy or .wav")
     apply.add_argument("--bias", metavar="FILE", type=Path, help=".npy of shape (C_out,)")
-    apply.add_argument("--stride", metavar="INT", type=int, help="default 1")
-    apply.add_argument(
-        "--padding", metavar="INT", type=int, nargs="+", help="one for both ends, or left, right; default 0"
-    )
-    apply.add_argument("--output-padding", metavar="INT", type=int, help="default 0")
-    apply.add_argument("--groups", metavar="INT", type=int, help="default 1")
-    apply.add_argument("--dilation", metavar="INT", type=int, help="default 1")
-    apply.add_argument("--padding-mode", metavar="MODE", help="zeros (default), reflect, replicate, circular")
+    _add_options(apply)
     apply.add_argument(
         "--per-channel",
         action="store_true",
@@ -159,8 +163,30 @@ def _parser():
         "(24-bit wave input is read whole); any padding mode but circular",
     )
     apply.add_argument("--workers", metavar="INT", type=int, help="threads; default: the machine's choice")
+    apply.add_argument(
+        "--progress",
+        action=argparse.BooleanOptionalAction,
+        help="show on stderr how much is done, from the first second on; default: if it is a terminal",
+    )
     apply.add_argument("--force", action="store_true", help="overwrite the output file")
     apply.set_defaults(run=_apply)
+
+    explain = commands.add_parser(
+        "explain",
+        help="draw which input samples and taps make which output sample, and how evenly kernels overlap",
+        description="Draw in text which input samples (rows) and taps (numbers) make which output samples (columns), "
+        "and report how evenly the kernels overlap. With --weights the gains are those of the weights; with "
+        "--kernel-size all taps are equal, of mean gain 1.",
+        allow_abbrev=False,
+    )
+    what = explain.add_mutually_exclusive_group(required=True)
+    what.add_argument("--kernel-size", metavar="INT", type=int, help="a layer of one channel and equal taps")
+    what.add_argument("--weights", metavar="FILE", type=Path, help=".npz, .npy, .onnx or .safetensors, as for apply")
+    explain.add_argument("--name", help="the layer in the weights, if there are several")
+    _add_options(explain)
+    explain.add_argument("--length", metavar="INT", type=int, help="samples of the input; default: some that show all")
+    explain.add_argument("--plot", metavar="FILE", type=Path, help="picture (.png, .pdf, .svg); replaced if it exists")
+    explain.set_defaults(run=_explain, bias=None)
 
     layers = commands.add_parser(
         "layers",
@@ -180,6 +206,18 @@ def _parser():
     )
     info.set_defaults(run=_info)
     return parser
+
+
+def _add_options(parser):
+    """The arguments named in OPTIONS; None where not given."""
+    parser.add_argument("--stride", metavar="INT", type=int, help="default 1")
+    parser.add_argument(
+        "--padding", metavar="INT", type=int, nargs="+", help="one for both ends, or left, right; default 0"
+    )
+    parser.add_argument("--output-padding", metavar="INT", type=int, help="default 0")
+    parser.add_argument("--groups", metavar="INT", type=int, help="default 1")
+    parser.add_argument("--dilation", metavar="INT", type=int, help="default 1")
+    parser.add_argument("--padding-mode", metavar="MODE", help="zeros (default), reflect, replicate, circular")
 
 
 # info -------------------------------------------------------------------------------------------------------
@@ -255,10 +293,10 @@ def windowed_sinc(stride, zero_crossings=8):
     Each output sample sees one phase of the filter, the taps ``k % stride == j``. Every phase has sum 1, so a
     constant stays constant.
     """
+    from . import initialize
+
     kernel_size = (2 * zero_crossings + 1) * stride
-    position = (np.arange(kernel_size) - (kernel_size - 1) / 2) / stride  # in input samples
-    phases = (np.sinc(position) * np.kaiser(kernel_size, 8.0)).reshape(-1, stride)
-    return (phases / phases.sum(axis=0)).ravel()
+    return initialize.windowed_sinc(1, 1, kernel_size, stride, window=("kaiser", 8.0)).ravel()
 
 
 def _demo(args):
@@ -308,10 +346,13 @@ def _demo(args):
     if figure is not None:
         modes = ("zeros", "reflect", "replicate", "circular")
         _draw(figure, ecg, {mode: upsample(mode) for mode in modes}, stride)
-        kind = _suffix(args.plot)[1:]
-        _write_whole(args.plot, lambda file: figure.savefig(file, format=kind), force=True)
-        print(f"wrote {args.plot}")
+        _save_figure(figure, args.plot)
     return 0
+
+
+def _save_figure(figure, path):
+    _write_whole(path, lambda file: figure.savefig(file, format=_suffix(path)[1:]), force=True)
+    print(f"wrote {path}")
 
 
 def _new_figure(path):
@@ -358,15 +399,77 @@ def _draw(figure, signal, upsampled, stride):
         axis.grid(alpha=0.3)
 
 
+# explain ----------------------------------------------------------------------------------------------------
+
+
+def _explain(args):
+    from . import explain
+
+    figure = None if args.plot is None else _new_figure(args.plot)
+    layer, length = _explained(args)
+    drawing = explain.drawing(layer, length, max(40, shutil.get_terminal_size().columns))
+    report = explain.overlap_report(layer)
+    if figure is not None:
+        from . import plot
+
+        axes = figure.subplot_mosaic([["arithmetic", "arithmetic"], ["overlap", "response"]], width_ratios=(2, 3))
+        plot.plot_arithmetic(layer, length, ax=axes["arithmetic"])
+        plot.plot_overlap(layer, ax=axes["overlap"])
+        plot.plot_response(layer, ax=axes["response"])
+    # ASCII throughout: any terminal and any pipe takes it
+    print(f"{layer}, {length} input samples\n")
+    print("Rows are input samples, columns output samples. A number k where they meet is a")
+    print("tap: w[k] times the row's sample is added to the column's.\n")
+    print(f"{drawing}\n")
+    print(f"Output sample t has phase t mod {layer.stride}. Away from the edges:\n")
+    print(report)
+    if figure is not None:
+        _save_figure(figure, args.plot)
+    return 0
+
+
+def _explained(args):
+    """The layer to explain, and the input's length."""
+    from . import arrays, explain, geometry
+
+    if args.weights is None:
+        if args.name is not None:
+            raise ValueError("--name is for --weights")
+        options = _given(args)
+        checked = geometry.check(1, 1, args.kernel_size, **options)
+        length = explain.some_length(checked) if args.length is None else args.length
+        explain.check_small(checked, length)  # before a kernel is made that no memory holds
+        weight, bias = np.full((1, 1, checked.kernel_size), checked.stride / checked.kernel_size), None
+    else:
+        _check_weights(args.weights)
+        weight, bias, options = _settings(args, args.length)
+        weight = arrays.as_array("weight", weight, (3,))
+        length = args.length
+    layer = _layer_of(weight, bias, options, arrays.result_dtype(weight.dtype, weight.dtype))
+    return layer, explain.some_length(explain.geometry_of(layer)) if length is None else length
+
+
+def _layer_of(weight, bias, options, dtype):
+    """A layer with these weights."""
+    from . import ConvTranspose1d, geometry
+
+    c_in, per_group, kernel_size = weight.shape
+    c_out = per_group * geometry.as_int("groups", options.get("groups", 1), 1)
+    layer = ConvTranspose1d(c_in, c_out, kernel_size, bias=bias is not None, dtype=dtype, rng=0, **options)
+    layer.weight = weight
+    if bias is not None:
+        layer.bias = bias
+    return layer
+
+
 # apply ------------------------------------------------------------------------------------------------------
 
 
 def _apply(args):
-    from . import conv_transpose1d, weights
+    from . import conv_transpose1d
 
     sources = [path for path in (args.input, args.weights, args.bias) if path is not None]
-    weights.refuse_pickle(args.weights)
-    _check_suffix("--weights", args.weights, (".npz", ".npy", ".onnx", ".safetensors"))
+    _check_weights(args.weights)
     _check_suffix("--input", args.input, (".npy", ".wav"))
     _check_suffix("--output", args.output, (".npy", ".wav"))
     _check_output("--output", args.output, sources, args.force)
@@ -414,7 +517,7 @@ def _apply(args):
             shape = shape[1:]
         told = f"{nothing.dtype}, shape {shape}"
 
-    status = _Status()
+    status = _Status(args.progress)
     try:
         if args.stream is not None:
             stream = _open_stream(weight, bias, options, nothing, args.workers)
@@ -488,16 +591,9 @@ def _convolve_in_pieces(convolve, x, y, kernel_size, options):
 
 def _open_stream(weight, bias, options, result, workers):
     """A stream of the layer with these weights, in the type of the `result`: the function's arithmetic."""
-    from . import ConvTranspose1d, ConvTranspose1dStream
+    from . import ConvTranspose1dStream
 
-    c_in, _, kernel_size = weight.shape
-    layer = ConvTranspose1d(
-        c_in, result.shape[1], kernel_size, bias=bias is not None, dtype=result.dtype, rng=0, **options
-    )
-    layer.weight = weight
-    if bias is not None:
-        layer.bias = bias
-    return ConvTranspose1dStream(layer, workers=workers)
+    return ConvTranspose1dStream(_layer_of(weight, bias, options, result.dtype), workers=workers)
 
 
 def _stream_in_pieces(stream, x, prepare, step, status):
@@ -519,18 +615,30 @@ def _store(values, target):
 
 def _settings(args, length):
     """Return weight, bias or None, and the options: those given, else those stored beside the weights."""
-    given = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
+    given = _given(args)
     if _suffix(args.weights) in (".onnx", ".safetensors") or args.name is not None:
         weight, bias, options = _load_layer(args, given, length)
     else:
         weight, bias, options = _load_weights(args.weights)
     if args.bias is not None:
         bias = _load_npy("--bias", args.bias)
-    options |= given
-    for name, value in options.items():
-        if isinstance(value, list):  # one int in a list stands for the int; a pair is a tuple
-            options[name] = value[0] if len(value) == 1 else tuple(value)
-    return weight, bias, options
+    return weight, bias, _plain(options) | given
+
+
+def _given(args):
+    """The options among the arguments."""
+    return _plain({name: value for name in OPTIONS if (value := getattr(args, name)) is not None})
+
+
+def _plain(options):
+    """One int in a list stands for the int; a pair is a tuple."""
+
+    def plain(value):
+        if not isinstance(value, list):
+            return value
+        return value[0] if len(value) == 1 else tuple(value)
+
+    return {name: plain(value) for name, value in options.items()}
 
 
 def _open_input(args):
@@ -647,6 +755,13 @@ def _reading(option, path):
 
 def _suffix(path):
     return path.suffix.lower()
+
+
+def _check_weights(path):
+    from . import weights
+
+    weights.refuse_pickle(path)
+    _check_suffix("--weights", path, (".npz", ".npy", ".onnx", ".safetensors"))
 
 
 def _check_suffix(option, path, known):

@@ -65,9 +65,7 @@ SPLIT_BELOW = 32
 # to 1e6 its AVX-512 core multiplies without packing, at 95..100 % of the FMA peak.
 GEMM_LIMIT = 500_000
 
-# Output strides (in real numbers) that the fused kernel interleaves in registers, and the largest sum (real channels x
-# taps) that it is chosen for.
-FUSED_STRIDES = (1, 2, 4, 8)
+# The largest sum (real channels x taps) that the fused kernel is chosen for.
 FUSED_DEPTH = 512
 
 # The weights' gradient: a block has at most so many rows, and columns of so many bytes; a run as many time steps as
@@ -186,7 +184,7 @@ def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool
 
     direct   SIMD sums in registers over all channels and taps, 97..100 % of the FMA peak with AVX2 or AVX-512
     fused    the same with the gather in registers: 1.05..1.8 x faster where sums are short, never behind by more
-             than timing noise up to a depth of 512; for a few strides only
+             than timing noise up to a depth of 512; where all phases of an output fit into a register block
     gemm     BLAS: 80..97 % on tiles this small on its AVX-512 core, 35..65 % on its AVX2 core; the better code
              where our leaves have neither instruction set (level 0), once there is enough to multiply
     (one core of a Zen 4, 2026-11)
@@ -226,7 +224,7 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
     else:
         in_stride, in_slots, in_full, in_offsets = 1, parts, parts, np.zeros(1, np.int64)
         short, stride = 0, s * parts
-    fusible = stride in FUSED_STRIDES and stride <= machine.rows and hit * parts == stride and (d == 1 or s == 1)
+    fusible = stride <= machine.rows and hit * parts == stride and (d == 1 or s == 1)
     channels_last = channels_last and geometry.out_channels > 1  # the layouts of a single channel are the same
     fusible = fusible and not channels_last
     kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible)

@@ -152,6 +152,24 @@ class Statistics:
             targets[:, j * outputs : (j + 1) * outputs] = y[..., t : t + s * (stop - start - 1) + 1 : s]
         return targets
 
+    @np.errstate(over="ignore", invalid="ignore")  # `solve` tells
+    def variation(self) -> float:
+        """Sum of the squares of x~ about its mean, in the average column of Phi; above 0.
+
+        A penalty of a share of this is that share of the inputs' variance, whatever their number and unit. Of inputs
+        that do not vary by more than rounding it is the sum of their squares; of silence it is 1.
+        """
+        columns = self.gram.shape[-1] - 1
+        squares = np.einsum("grii->gri", self.gram).real
+        total = np.maximum(squares[..., -1:], np.finfo(float).tiny)  # a slot may have no row
+        mean = self.gram[..., :-1, -1] / total
+        about = np.mean(squares[..., :-1] - total * np.abs(mean) ** 2)
+        shift = np.tile(self.shift.reshape(self.geometry.groups, 1, -1), self.layout.taps)
+        itself = about + np.mean(total * np.abs(mean.conj() + shift) ** 2)
+        if about > (4 * columns * np.finfo(float).eps) ** 2 * itself:
+            return float(about)
+        return float(itself) or 1.0
+
     @np.errstate(over="ignore", invalid="ignore")  # `_rounded` tells
     def solve(self, alpha: float):
         """The weights and the bias (None without one) that minimize the penalised sum of squares.

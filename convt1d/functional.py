@@ -118,6 +118,10 @@ class Operator:
         self._calls[key] = call
         return call
 
+    def __reduce__(self):
+        # packed weights are made again where the operator is used next
+        return Operator, (self.geometry, self.weight, self.bias)
+
     def _kernel(self, compute, allowed, channels_last):
         """Packed weights and bias in a compute type and output layout."""
         channels_last = channels_last and self.geometry.out_channels > 1
@@ -231,6 +235,12 @@ def conv_transpose1d(
     >>> conv_transpose1d(x, weight, stride=2, padding=1, output_padding=1, padding_mode="circular")
     array([[1. , 1.5, 2. , 3. , 4. , 2.5]])
     """
+    operator = operator_of(weight, bias, stride, padding, output_padding, groups, dilation, padding_mode)
+    return operator(x, None, out, workers, geometry_module.as_flag("channels_last", channels_last))
+
+
+def operator_of(weight, bias, stride, padding, output_padding, groups, dilation, padding_mode) -> Operator:
+    """The operator that the arguments of `conv_transpose1d` describe, checked."""
     weight = arrays.as_array("weight", weight, (3,))
     channels, per_group, kernel_size = weight.shape
     groups = geometry_module.as_int("groups", groups, 1)
@@ -241,5 +251,4 @@ def conv_transpose1d(
     )
     if bias is not None:
         bias = arrays.as_shaped("bias", bias, (checked.out_channels,))
-    channels_last = geometry_module.as_flag("channels_last", channels_last)
-    return Operator(checked, weight, bias)(x, None, out, workers, channels_last)
+    return Operator(checked, weight, bias)

@@ -77,14 +77,23 @@ class Geometry:
             )
         return out
 
+    def reaching(self, start: int, stop: int) -> tuple[int, int]:
+        """The input positions `[first, past)` whose taps can reach the output positions `[start, stop)`, uncropped.
+
+        They may lie outside the input, which its padding mode continues; ``past <= first`` if none can.
+        """
+        span = self.dilation * (self.kernel_size - 1)
+        return -((span - start) // self.stride), (stop - 1) // self.stride + 1
+
     def halo(self, output_padding: int) -> tuple[int, int]:
         """How many samples left and right of the input can reach the output."""
-        span = self.dilation * (self.kernel_size - 1)
-        left, right = self.padding
-        return (
-            max(0, (span - left) // self.stride),
-            max(0, (span - right + output_padding) // self.stride),
-        )
+        left = self.padding[0]
+        first, past = self.reaching(left, left + self.output_length(1, output_padding))
+        return max(0, -first), max(0, past - 1)
+
+    def meeting(self, i, k):
+        """Where input sample `i` and tap `k` meet: the output sample, if in ``[0, L_out)``; else it is cropped."""
+        return i * self.stride + self.dilation * k - self.padding[0]
 
     def window(self, length: int, output_padding: int | None = None) -> Window:
         """All of the output."""

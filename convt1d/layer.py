@@ -84,7 +84,7 @@ class ConvTranspose1d:
     Notes
     -----
     Initial weights and bias are uniform in ``±1 / sqrt(out_channels / groups * kernel_size)``; of complex ones
-    real and imaginary parts each.
+    real and imaginary parts each. `convt1d.initialize` has others: ``layer.weight = initialize.linear(...)``.
 
     Weights are packed on the first call, once per compute type (a float32 layer that meets a float64 input computes in
     float64, from a second pack).

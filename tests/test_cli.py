@@ -5,8 +5,10 @@ import importlib.resources
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 import tracemalloc
 import wave
 
@@ -16,7 +18,7 @@ import scipy.signal
 from scipy.io import wavfile
 
 import convt1d
-from convt1d import cli, info
+from convt1d import cli, explain, info
 
 RATE = 360  # of no meaning: the sample rate of the ECG is unknown
 TAPS = cli.windowed_sinc(8)
@@ -87,7 +89,15 @@ def test_version_help_info(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["demo", "--help"], ["apply", "--help"], ["layers", "--help"], ["info", "--help"]]
+    "argv",
+    [
+        ["--help"],
+        ["demo", "--help"],
+        ["apply", "--help"],
+        ["explain", "--help"],
+        ["layers", "--help"],
+        ["info", "--help"],
+    ],
 )
 def test_help(argv, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -134,6 +144,157 @@ def test_layers_without_the_package(run, monkeypatch):
     code, out, err = run("layers", "w.onnx")
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert "pip install 'convt1d[onnx]'" in err
+
+
+# explain ----------------------------------------------------------------
+
+EXPLAINED = [
+    (["--kernel-size", "3"], {"kernel_size": 3}),
+    (
+        [
+            *("--kernel-size", "5", "--stride", "3", "--padding", "2", "1", "--dilation", "2"),
+            *("--output-padding", "2", "--padding-mode", "circular"),
+        ],
+        {
+            "kernel_size": 5,
+            "stride": 3,
+            "padding": (2, 1),
+            "dilation": 2,
+            "output_padding": 2,
+            "padding_mode": "circular",
+        },
+    ),
+]
+
+
+@pytest.mark.parametrize(("argv", "options"), EXPLAINED)
+def test_explain(run, argv, options):
+    """Equal taps of mean gain 1; the text is that of drawing and report."""
+    layer = convt1d.ConvTranspose1d(1, 1, bias=False, dtype=float, **options)
+    layer.weight = np.full(layer.weight.shape, layer.stride / layer.kernel_size)
+    code, out, err = run("explain", *argv, "--length", "7")
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{layer}, 7 input samples\n")
+    assert f"\n{explain.drawing(layer, 7)}\n" in out
+    assert out.endswith(f"\n{explain.overlap_report(layer)}\n")
+    code, out, err = run("explain", *argv)
+    assert (code, err) == (0, "")
+    assert int(re.search(r", (\d+) input samples", out)[1]) >= 4
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int16, np.complex64])
+def test_explain_weights(run, dtype):
+    """Gains of the real taps; options given win over those stored."""
+    weight = np.arange(24).reshape(4, 1, 6).astype(dtype)
+    np.savez("w.npz", weight=weight, bias=np.ones(2), stride=3, padding=[1, 2], groups=2)
+    code, out, err = run("explain", "--weights", "w.npz", "--stride", "2", "--length", "5")
+    assert (code, err) == (0, "")
+    options = {"stride": 2, "padding": (1, 2), "groups": 2, "dtype": np.result_type(dtype, np.float32)}
+    layer = convt1d.ConvTranspose1d(4, 2, 6, **options)
+    layer.weight = weight
+    assert f"\n{explain.drawing(layer, 5)}\n" in out
+    assert out.endswith(f"\n{explain.overlap_report(layer)}\n")
+
+
+def test_explain_a_layer_of_several(run):
+    np.savez("w.npz", **{f"up.{i}.weight": np.full((1, 1, 2 + i), 1.0 + i) for i in range(3)})
+    code, out, err = run("explain", "--weights", "w.npz", "--name", "up.2", "--stride", "2")
+    assert (code, err) == (0, "")
+    assert "    0     2  6\n    1     2  6\n" in out
+
+
+def test_explain_an_onnx_file(run):
+    pytest.importorskip("onnx")
+    layer = convt1d.ConvTranspose1d(3, 2, 5, stride=3, padding=1, rng=0)
+    layer.to_onnx("w.onnx")
+    code, out, err = run("explain", "--weights", "w.onnx")
+    assert (code, err) == (0, "")
+    assert out.endswith(f"\n{explain.overlap_report(layer)}\n")
+
+
+@pytest.mark.parametrize(("columns", "widest"), [("50", 50), ("200", 200), ("1", 40)])
+def test_explain_fits_the_terminal(run, monkeypatch, columns, widest):
+    monkeypatch.setenv("COLUMNS", columns)
+    _, out, _ = run("explain", "--kernel-size", "16", "--stride", "8", "--length", "20")
+    drawing = out.split("\n\n")[2].split("\n")
+    assert widest - 10 < max(map(len, drawing)) <= widest
+
+
+def test_explain_plot(run, tmp_path):
+    pytest.importorskip("matplotlib")
+    code, out, err = run("explain", "--kernel-size", "3", "--stride", "2", "--plot", "p.png")
+    assert (code, err) == (0, "")
+    assert out.endswith("\nwrote p.png\n")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("argv", "match"),
+    [
+        ([], "--kernel-size --weights is required"),
+        (["--kernel-size", "3", "--weights", "w.npy"], "not allowed with"),
+        (["--kernel-size", "0"], "kernel_size must be at least 1, got 0"),
+        (["--kernel-size", "3", "--output-padding", "1"], "output_padding must be smaller than stride or dilation"),
+        (["--kernel-size", "3", "--padding-mode", "same"], "padding_mode must be one of"),
+        (["--kernel-size", "3", "--groups", "2"], "divisible by groups"),
+        (["--kernel-size", "3", "--name", "a"], "--name is for --weights"),
+        (["--kernel-size", "3", "--length", "0"], "length must be at least 1, got L = 0"),
+        (["--kernel-size", "3", "--padding", "9", "--length", "5"], "output length must be at least 1"),
+        (["--kernel-size", str(2**31 - 1)], "at most 10000000 products"),
+        (["--kernel-size", "3", "--stride", str(2**31 - 1)], "at most 10000000 output samples"),
+        (["--kernel-size", "3", "--length", str(2**40)], "at most 10000000 products"),
+        (["--kernel-size", "3", "--plot", "p.txt"], "--plot must end in .png"),
+        (["--weights", "w.pt"], "w.pt: .pt files are pickles"),
+        (["--weights", "w.txt"], "--weights must end in .npz or .npy"),
+        (["--weights", "no.npy"], "no.npy: No such file"),
+        (["--weights", "flat.npy"], r"weight must be 3-D, got shape \(3,\)"),
+        (["--weights", "empty.npy"], "kernel_size must be at least 1, got 0"),
+        (["--weights", "zeros.npy", "--plot", "p.png"], "weight must be finite and not all zero"),
+    ],
+)
+def test_explain_bad_input(run, tmp_path, argv, match):
+    if "--plot" in argv:
+        pytest.importorskip("matplotlib")
+    np.save("flat.npy", np.ones(3))
+    np.save("empty.npy", np.ones((1, 1, 0)))
+    np.save("zeros.npy", np.zeros((1, 1, 3)))
+    before = sorted(tmp_path.iterdir())
+    code, out, err = run("explain", *argv)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.search(match, err)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_any_encoding_will_do(tmp_path):
+    for name in ("ascii", "cp1252", "utf-16"):
+        done = subprocess.run(
+            [sys.executable, "-m", "convt1d", "explain", "--kernel-size", "3", "--stride", "2"],
+            env=os.environ | {"PYTHONIOENCODING": name},
+            cwd=tmp_path,
+            capture_output=True,
+            timeout=120,
+            check=True,
+        )
+        assert "phase  taps  gain" in done.stdout.decode(name)
+        assert done.stderr == b""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a closed pipe is another error there")
+@pytest.mark.parametrize("argv", [["info"], ["explain", "--kernel-size", "3000", "--stride", "5"]])
+def test_a_reader_that_goes_away(tmp_path, argv):
+    """As in `convt1d info | head -1`: no traceback, neither while printing nor at exit."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "convt1d", *argv],
+            cwd=tmp_path,
+            stdout=stdout,
+            stderr=subprocess.PIPE,
+            timeout=120,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
 
 
 # demo ----------------------------------------------------------------
@@ -577,6 +738,18 @@ def test_progress(run, files, monkeypatch):
     assert terminal.getvalue().endswith(" \r")  # wiped
 
 
+@pytest.mark.parametrize(
+    ("option", "stderr", "shown"), [("--progress", io.StringIO(), True), ("--no-progress", Terminal(), False)]
+)
+def test_progress_as_asked(run, files, monkeypatch, option, stderr, shown):
+    monkeypatch.setattr(sys, "stderr", stderr)
+    clock = iter(range(0, 10**6, 2))
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    assert run(*ARGV, "--stream", 1, option)[0] == 0
+    percents = re.findall(r"(\d+) %", stderr.getvalue())
+    assert percents == ([str(n) for n in range(101)] if shown else [])  # of 1,024 chunks, none said twice
+
+
 def test_force(run, files):
     (files / "y.npy").write_bytes(b"old")
     before = contents(files)
@@ -649,6 +822,34 @@ def test_interrupted_while_computing(run, files, monkeypatch):
     monkeypatch.setattr(cli, "_store", store)
     before = contents(files)
     assert run(*ARGV) == (130, "", "convt1d: interrupted\n")
+    assert contents(files) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C cannot be sent to one process")
+@pytest.mark.parametrize("suffix", ["npy", "wav"])
+def test_ctrl_c_as_a_user(files, suffix):
+    """In the middle of a file that would take a minute: the old one stays, and nothing beside it."""
+    np.save(files / "x.npy", np.zeros(10**7, np.float32))
+    (files / f"y.{suffix}").write_bytes(b"old")
+    before = contents(files)
+    # a shell's background jobs ignore Ctrl-C, and so would what they start
+    code = "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); import convt1d.cli as c; "
+    argv = [*ARGV[:-1], f"y.{suffix}", "--force", "--stream", "1", *(["--rate", "1"] if suffix == "wav" else [])]
+    done = subprocess.Popen(
+        [sys.executable, "-c", code + "sys.exit(c.main())", *argv], cwd=files, stderr=subprocess.PIPE
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size > 10**5 for path in files.glob(".convt1d-*.tmp")):
+            assert done.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        done.send_signal(signal.SIGINT)
+        assert done.communicate(timeout=60) == (None, b"convt1d: interrupted\n")
+        assert done.returncode == 130
+    finally:
+        done.kill()
+        done.wait()
     assert contents(files) == before
 
 

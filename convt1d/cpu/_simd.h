@@ -25,6 +25,7 @@
     #define UNROLL _Pragma("GCC unroll 8")
   #endif
   #define PREFETCH(p) __builtin_prefetch(p)
+  #define PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
   #define SCALAR_LEAVES 0
   #if defined(__x86_64__)
     #define X86_LEVELS 1
@@ -34,6 +35,7 @@
   #define RESTRICT __restrict
   #define UNROLL
   #define PREFETCH(p) ((void)(p))
+  #define PREFETCH_L2(p) ((void)(p))
   #define SCALAR_LEAVES 1
 #endif
 #ifndef X86_LEVELS
@@ -69,7 +71,7 @@ static inline int direct_block(int most, ptrdiff_t rows)
 /* Outputs of the next register block of the fused product: a power of two, all phases of each. */
 static inline int fused_block(int most, int stride, ptrdiff_t outputs)
 {
-    int block = most / stride;
+    int block = most >= 8 && stride == 1 ? 8 : most >= 4 * stride ? 4 : most >= 2 * stride ? 2 : 1;
     while (block > outputs)
         block /= 2;
     return block;
@@ -183,22 +185,22 @@ static int simd_level(void)
 }
 
 typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
-                             const float *, ptrdiff_t);
+                             ptrdiff_t);
 typedef void (*correlate_float)(const float *const *, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, float *, ptrdiff_t,
                                 ptrdiff_t, ptrdiff_t);
 typedef void (*dot_float)(const float *, const float *const *, ptrdiff_t, float *, ptrdiff_t, ptrdiff_t);
 typedef void (*fused_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
-                            const float *, const float *, ptrdiff_t, ptrdiff_t, int);
+                            const float *, ptrdiff_t, ptrdiff_t, int);
 typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *);
 typedef void (*split_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*unfold_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
-                             const double *, ptrdiff_t);
+                             ptrdiff_t);
 typedef void (*correlate_double)(const double *const *, ptrdiff_t, ptrdiff_t, const double *, ptrdiff_t, double *, ptrdiff_t,
                                 ptrdiff_t, ptrdiff_t);
 typedef void (*dot_double)(const double *, const double *const *, ptrdiff_t, double *, ptrdiff_t, ptrdiff_t);
 typedef void (*fused_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
-                            const double *, const double *, ptrdiff_t, ptrdiff_t, int);
+                            const double *, ptrdiff_t, ptrdiff_t, int);
 typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *);
 typedef void (*split_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*unfold_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);

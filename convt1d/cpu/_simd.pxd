@@ -10,19 +10,19 @@ cdef extern from "_simd.h" nogil:
         Py_ssize_t channels, taps, step, slots, full, first, depth
 
     ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
-                                  Py_ssize_t, Py_ssize_t, int, const float *, Py_ssize_t)
+                                  Py_ssize_t, Py_ssize_t, int, Py_ssize_t)
     ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
-                                   Py_ssize_t, Py_ssize_t, int, const double *, Py_ssize_t)
+                                   Py_ssize_t, Py_ssize_t, int, Py_ssize_t)
     ctypedef void (*correlate_float)(const float **, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, float *,
                                      Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*dot_float)(const float *, const float **, Py_ssize_t, float *, Py_ssize_t, Py_ssize_t)
     ctypedef void (*fused_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
-                                 Py_ssize_t, Py_ssize_t, const float *, const float *, Py_ssize_t, Py_ssize_t, int)
+                                 Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, int)
     ctypedef void (*correlate_double)(const double **, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, double *,
                                       Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*dot_double)(const double *, const double **, Py_ssize_t, double *, Py_ssize_t, Py_ssize_t)
     ctypedef void (*fused_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
-                                  Py_ssize_t, Py_ssize_t, const double *, const double *, Py_ssize_t, Py_ssize_t, int)
+                                  Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, int)
     ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                   const float *)
     ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -57,21 +57,21 @@ cdef extern from "_simd.h" nogil:
 
 
 cdef inline void direct_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *c, Py_ssize_t ldc,
-                             const Sum *sum, Py_ssize_t rows, Py_ssize_t n, bint add, const real *next,
-                             Py_ssize_t ldnext) noexcept nogil:
+                             const Sum *sum, Py_ssize_t rows, Py_ssize_t n, bint add,
+                             Py_ssize_t ahead) noexcept nogil:
     if real is float:
-        direct_leaf_float(level)(x, ldx, w, c, ldc, sum, rows, n, add, next, ldnext)
+        direct_leaf_float(level)(x, ldx, w, c, ldc, sum, rows, n, add, ahead)
     else:
-        direct_leaf_double(level)(x, ldx, w, c, ldc, sum, rows, n, add, next, ldnext)
+        direct_leaf_double(level)(x, ldx, w, c, ldc, sum, rows, n, add, ahead)
 
 
 cdef inline void fused_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *y, Py_ssize_t ldy,
-                            const Sum *sum, Py_ssize_t full, Py_ssize_t n, const real *bias, const real *next,
-                            Py_ssize_t ldnext, Py_ssize_t outputs, int stride) noexcept nogil:
+                            const Sum *sum, Py_ssize_t full, Py_ssize_t n, const real *bias, Py_ssize_t ahead,
+                            Py_ssize_t outputs, int stride) noexcept nogil:
     if real is float:
-        fused_leaf_float(level)(x, ldx, w, y, ldy, sum, full, n, bias, next, ldnext, outputs, stride)
+        fused_leaf_float(level)(x, ldx, w, y, ldy, sum, full, n, bias, ahead, outputs, stride)
     else:
-        fused_leaf_double(level)(x, ldx, w, y, ldy, sum, full, n, bias, next, ldnext, outputs, stride)
+        fused_leaf_double(level)(x, ldx, w, y, ldy, sum, full, n, bias, ahead, outputs, stride)
 
 
 cdef inline void correlate_leaf(int level, const real **rows, Py_ssize_t stride, Py_ssize_t nrows, const real *x,

@@ -136,11 +136,11 @@ cdef inline Sum sum_of(const Layer *layer, Py_ssize_t c0, Py_ssize_t c1, Py_ssiz
 
 
 cdef void product(const Layer *layer, const Call *call, const Block *block, const real *w, const real *x,
-                  Py_ssize_t ldx, const real *next, Py_ssize_t ldnext, Py_ssize_t c0, Py_ssize_t c1,
-                  Py_ssize_t m0, Py_ssize_t m1, Py_ssize_t n, real *columns) noexcept nogil:
+                  Py_ssize_t ldx, Py_ssize_t ahead, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t m0, Py_ssize_t m1,
+                  Py_ssize_t n, real *columns) noexcept nogil:
     """columns[row, i] (+)= sum over channels c0..c1-1, taps m0..m1-1; x points at the oldest sample, tap m1-1's.
 
-    Rows: the full slots of all outputs, then those that lack the last tap. `next` is worth prefetching.
+    Rows: the full slots of all outputs, then those that lack the last tap. What lies `ahead` of x is worth prefetching.
     """
     cdef Py_ssize_t c, m, rows, k, short_taps
     cdef bint add = m0 > 0 or c0 > 0
@@ -152,14 +152,14 @@ cdef void product(const Layer *layer, const Call *call, const Block *block, cons
         p = w + block.weights + block.rows * pairs(layer, 0, layer.channels, 0, m0)
         p += block.full_rows * pairs(layer, 0, c0, m0, m1) + (block.rows - block.full_rows) * c0 * short_taps
         sum = sum_of(layer, c0, c1, m0, m1)
-        direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, &sum, block.full_rows, n, add, next, ldnext)
+        direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, &sum, block.full_rows, n, add, ahead)
         if short_taps > 0 and block.rows > block.full_rows:
             p += block.full_rows * sum.depth
             x += (m1 - m0 - short_taps) * layer.step
             columns += block.full_rows * call.ldc
             sum = sum_of(layer, c0, c1, m0, m0 + short_taps)
             direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, &sum, block.rows - block.full_rows, n, add,
-                              next, ldnext)
+                              ahead)
         return
     # packed [m][c][row]
     for m in range(m0, m1):
@@ -273,8 +273,8 @@ cdef void gather_channels_last(const Layer *layer, const Call *call, const Block
 # ---- fused ------------------------------------------------------------------------------------------------
 
 cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
-                Py_ssize_t f0, Py_ssize_t f1, const real *w, const real *x, Py_ssize_t ldx, const real *next,
-                Py_ssize_t ldnext, real *aside, real *bias) noexcept nogil:
+                Py_ssize_t f0, Py_ssize_t f1, const real *w, const real *x, Py_ssize_t ldx,
+                Py_ssize_t ahead, real *aside, real *bias) noexcept nogil:
     """Product and gather in one, of columns f0 .. f1-1.
 
         f0 | aside |        straight into y        | aside | f1
@@ -305,8 +305,8 @@ cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssi
             n, to, ldy = b - f, y + (i + f) * S, call.out_length
         else:
             n, to, ldy = (a if f < a else f1) - f, aside, call.ldc * S
-        fused_leaf[real](layer.level, x + f - f0, ldx, w, to, ldy, &sum, block.full_slots, n, bias, next + f - f0,
-                         ldnext, block.outputs, <int>S)
+        fused_leaf[real](layer.level, x + f - f0, ldx, w, to, ldy, &sum, block.full_slots, n, bias, ahead,
+                         block.outputs, <int>S)
         part = 0
         while to == aside and part < n:
             within, run = f + part, n - part
@@ -383,8 +383,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     cdef const real *origin = (<const real *>call.x.x + sample * call.x.sn + group * layer.channels * call.x.sc
                                + call.first - call.margin + layer.phases.offsets[0])
     cdef const real *x = workspace
-    cdef const real *next
-    cdef Py_ssize_t ldx = call.ldx, ldnext, b, c0, c1, m0, m1, f
+    cdef Py_ssize_t ldx = call.ldx, ahead, b, c0, c1, m0, m1, f
     cdef Py_ssize_t b0 = part * call.blocks_per_item
     cdef bint single = layer.piece_taps >= layer.taps and layer.piece_channels >= layer.channels
     cdef bint loaded = False
@@ -398,10 +397,8 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
             elif not loaded:
                 load[real](layer, call, sample, group, f, f1 - f, 0, layer.channels, workspace)
                 loaded = True
-            next, ldnext = x + AHEAD * ldx, ldx
-            if b == b0 and call.in_place == WHOLE_TILES:
-                next, ldnext = origin + f + call.tile, call.x.sc
-            fused[real](layer, call, block, sample, group, f0, f1, w, x, ldx, next, ldnext, columns, bias)
+            ahead = call.tile if inside and b == b0 and call.in_place == WHOLE_TILES else AHEAD * ldx
+            fused[real](layer, call, block, sample, group, f0, f1, w, x, ldx, ahead, columns, bias)
             continue
         aim[real](layer, call, block, group, columns, sources, bias)
         m0 = 0
@@ -416,10 +413,11 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
                 elif not loaded:
                     load[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step, c0, c1, workspace)
                     loaded = single     # a single piece serves all blocks
-                next, ldnext = x + AHEAD * ldx, ldx
-                if b == b0 and single and call.in_place == WHOLE_TILES:
-                    next, ldnext = origin + f + call.tile, call.x.sc      # on the way, the same rows of the next tile
-                product[real](layer, call, block, w, x, ldx, next, ldnext, c0, c1, m0, m1, f1 - f0, columns)
+                # on the way, the next tile
+                ahead = AHEAD * ldx
+                if inside and b == b0 and single and call.in_place == WHOLE_TILES:
+                    ahead = call.tile
+                product[real](layer, call, block, w, x, ldx, ahead, c0, c1, m0, m1, f1 - f0, columns)
                 c0 = c1
             m0 = m1
         gather_run[real](layer, call, block, sample, group, f0, f1 - f0, sources, bias)

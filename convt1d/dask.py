@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: MIT
+"""The operator on dask arrays: signals larger than the memory, and more than one machine.
+
+Output sample ``t`` belongs to input sample ``t // stride``, so output chunk ``j`` is `stride` times as long as input
+chunk ``j``. What it needs beyond that chunk lies `before` samples to the left and `after` to the right of it::
+
+    input    |-------- chunk j-1 --------|-------- chunk j --------|-------- chunk j+1 --------|
+                                 [before |        block            | after]
+    output                               |==== stride * chunk j ===|
+
+Each block goes through one task, `functional.Operator.window`. Only the first and the last see the padding mode: the
+samples that continue the signal are fetched from where `padding.source_index` says, and put beside it. Only this module
+needs dask when it is imported; nothing in convt1d imports it.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+try:
+    import dask
+    import dask.array as da
+except ImportError as error:
+    raise ImportError(f"convt1d.dask needs dask ({error}): pip install 'convt1d[dask]'") from error
+
+from . import arrays, threads
+from .dispatch import ceil_div
+from .functional import operator_of
+from .geometry import Window
+from .padding import source_index
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from .functional import Size
+
+__all__ = ["conv_transpose1d"]
+
+
+def conv_transpose1d(
+    x: da.Array,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Size = 1,
+    padding: Size = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+    *,
+    padding_mode: str = "zeros",
+    workers: int | None = 1,
+) -> da.Array:
+    """1-D transposed convolution of a dask array, lazily, chunk by chunk.
+
+    Parameters
+    ----------
+    x : dask.array.Array, shape (N, C_in, L) or (C_in, L)
+        Input, of known chunks along N and L; chunks along C_in are put together.
+    weight : array_like, shape (C_in, C_out / groups, K)
+        Kernels, in torch's layout; in memory. It is copied.
+    bias : array_like, shape (C_out,), optional
+        Likewise.
+    stride, padding, output_padding, groups, dilation, padding_mode : int, pair of int, str
+        As for `convt1d.conv_transpose1d`.
+    workers : int, optional
+        Most threads that one task may use. 1 leaves the threads to dask, which runs as many tasks at a time as it has
+        threads. More are for fewer chunks than cores; tasks at a time, times workers, should not exceed the cores.
+
+    Returns
+    -------
+    dask.array.Array, shape (N, C_out, L_out) or (C_out, L_out)
+        Chunked as `x` along N and, `stride` times as long, along L; the last chunk gets the rest, or what the crop
+        leaves. One chunk along C_out. L_out and type are those of `convt1d.conv_transpose1d`.
+
+    Raises
+    ------
+    ValueError
+        A value or shape breaks its rule; the message names parameter, rule and value. Chunks are unknown.
+    TypeError
+        A parameter or element type is of the wrong kind; `x` is no dask array, or `weight` is one.
+
+    See Also
+    --------
+    convt1d.conv_transpose1d : the same in memory; its Notes hold the definition.
+
+    Notes
+    -----
+    All arguments are checked at once, nothing is computed before `dask.compute`. The graph holds the weights once; each
+    process packs them once.
+
+    A task needs its input chunk, at most ``dilation * (K - 1) / stride + 1`` samples of the neighbours (those
+    that can reach its output, no others), its output chunk, and 2 MiB. Chunks shorter than that halo are computed
+    together. With ``padding_mode="circular"`` the two ends of `x` need each other, and no other chunk.
+
+    Results have the bits of `convt1d.conv_transpose1d`, but for chunks of 64 samples or less in a batch, and for the
+    kernel "gemm" (see `dispatch.choose_kernel`), whose last bits may depend on the chunking.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> import numpy as np
+    >>> from convt1d.dask import conv_transpose1d
+    >>> x = da.arange(1000, chunks=300, dtype=float)[np.newaxis]
+    >>> y = conv_transpose1d(x, np.array([[[0.5, 1.0, 0.5]]]), stride=2, padding=(1, 0))  # linear interpolation
+    >>> y.chunks
+    ((1,), (600, 600, 600, 200))
+    >>> y[0, 598:603].compute()
+    array([299. , 299.5, 300. , 300.5, 301. ])
+    """
+    operator = _checked(x, weight, bias, stride, padding, output_padding, groups, dilation, padding_mode, workers)
+    # Shape and type of x without its samples: an empty batch passes every check and tells what the result is.
+    like = np.broadcast_to(np.zeros((), x.dtype), x.shape)
+    operator._check_shape(like, channels_last=False)
+    result = operator(like[(np.newaxis,) * (3 - x.ndim)][:0])
+
+    blocks, windows, lengths = _blocks(x.rechunk({x.ndim - 2: -1}), operator.geometry, result.shape[-1])
+    y = da.map_blocks(
+        _conv_transpose1d,
+        blocks,
+        # one key each in the graph, to which every task refers
+        dask.delayed(operator, pure=True),
+        dask.delayed(windows, pure=True, traverse=False),
+        workers,
+        dtype=result.dtype,
+        chunks=(*blocks.chunks[:-2], result.shape[1:2], tuple(window.length for window in windows)),
+        meta=np.empty((0,) * x.ndim, result.dtype),
+    )
+    return y.rechunk({x.ndim - 1: tuple(lengths)}, method="tasks")
+
+
+def _checked(x, weight, bias, stride, padding, output_padding, groups, dilation, padding_mode, workers):
+    """The operator, with copies of the weights: the graph must not see what becomes of the caller's."""
+    if not isinstance(x, da.Array):
+        raise TypeError(
+            f"x must be a dask array, got {type(x).__name__}; convt1d.conv_transpose1d takes arrays in memory"
+        )
+    arrays.as_array("x", x._meta)
+    if np.isnan(x.shape).any():
+        raise ValueError(f"x must have known chunks, got shape {x.shape}; x.compute_chunk_sizes() finds them")
+    threads.count(workers)
+    own = []
+    for name, value in (("weight", weight), ("bias", bias)):
+        if dask.is_dask_collection(value):
+            raise TypeError(f"{name} must be in memory, got {type(value).__name__} of dask: {name}.compute()")
+        own.append(value if value is None and name == "bias" else arrays.as_array(name, value).copy())
+    return operator_of(*own, stride, padding, output_padding, groups, dilation, padding_mode)
+
+
+def _blocks(x, geometry, length_out):
+    """Stretches of x, one chunk each, the window of each that is to be computed, and the output's chunks."""
+    stride, length, last = geometry.stride, x.shape[-1], x.ndim - 1
+    left = geometry.padding[0]
+    first, past = geometry.reaching(left, left + length_out)
+    outside = (0, 0) if geometry.padding_mode == "zeros" else (max(0, -first), max(0, past - length))
+    if max(outside) > length:  # a kernel that reaches beyond the other end of the signal
+        return x.rechunk({last: -1}), [geometry.window(length)], [length_out]
+
+    # The rest of x cannot reach the output. One sample stays, should nothing of it.
+    first = min(max(0, first), length - 1)
+    inside = x[..., first : max(first + 1, past)]
+    left -= first * stride
+    start, stop = geometry.reaching(left, left + stride)  # of the sample at 0
+    before, after = max(0, -start), max(0, stop - 1)
+
+    sizes = _joined(inside.chunks[-1], max(1, before, after), ceil_div(length_out, stride))
+    windows = [
+        Window(left + stride * (before if i else outside[0]), n, (0, 0))
+        for i, n in enumerate(_lengths(sizes, stride, length_out))
+    ]
+    lengths = _lengths(inside.chunks[-1], stride, length_out)
+
+    parts = [inside.rechunk({last: tuple(sizes)}, method="tasks")]
+    if len(sizes) > 1:
+        parts = [da.overlap.overlap(*parts, {last: (before, after)}, {last: "none"}, allow_rechunk=False)]
+    sizes = list(parts[0].chunks[-1])
+    # only now: a neighbour of the first or last chunk has no need of what lies beyond it
+    if outside[0]:
+        parts.insert(0, _continued(x, np.arange(-outside[0], 0), geometry.padding_mode))
+        sizes[0] += outside[0]
+    if outside[1]:
+        parts.append(_continued(x, np.arange(length, length + outside[1]), geometry.padding_mode))
+        sizes[-1] += outside[1]
+    return da.concatenate(parts, axis=last).rechunk({last: tuple(sizes)}, method="tasks"), windows, lengths
+
+
+def _continued(x, positions, mode):
+    """The samples at positions outside x."""
+    source = source_index(positions, x.shape[-1], mode)
+    first = source.min()
+    return x[..., first : source.max() + 1].rechunk({x.ndim - 1: -1}, method="tasks")[..., source - first]
+
+
+def _joined(chunks, least, enough):
+    """Lengths of chunks put together, so that each has `least` samples and begins before the sample `enough`."""
+    sizes = [0]
+    for size in chunks:
+        if sizes[-1] >= least:
+            sizes.append(0)
+        sizes[-1] += size
+    while len(sizes) > 1 and (sizes[-1] < least or sum(sizes[:-1]) >= enough):
+        sizes[-2:] = [sum(sizes[-2:])]
+    return sizes
+
+
+def _lengths(chunks, stride, length_out):
+    """Lengths of the output chunks that belong to input chunks; the last one gets the rest."""
+    ends = [stride * end for end in itertools.accumulate(chunks)]
+    ends = [0, *(end for end in ends[:-1] if end < length_out), length_out]
+    return [b - a for a, b in itertools.pairwise(ends) if a < b]
+
+
+def _conv_transpose1d(block, operator, windows, workers, block_id):
+    return operator.window(block, windows[block_id[-1]], workers=workers)
