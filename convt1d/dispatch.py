@@ -224,6 +224,8 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine) -
         short, stride = 0, s * parts
     fusible = stride in FUSED_STRIDES and stride <= machine.rows and hit * parts == stride and (d == 1 or s == 1)
     kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible)
+    if kernel == "gemm" and short:
+        kernel = "direct"  # BLAS would multiply the taps that are missing as zeros: what is NaN there would show
 
     # Entries: one per slot, in the order in which their phases stand in the output if one block holds them all.
     slots = np.arange(hit * parts, dtype=np.int64)
@@ -241,7 +243,7 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine) -
     if channels * leading(3 * vector) * size > INPUT_BYTES:
         most = limit = PIECES_ROWS
     together = min(max(1, most // chunk // even) * even, max(1, limit // chunk), outputs)
-    depth = channels * taps - (0 if kernel == "gemm" else short)  # BLAS multiplies the gaps as zeros
+    depth = channels * taps - short
     blocks, weights = [], 0
     for o0 in range(0, outputs, together):
         width = min(together, outputs - o0)
