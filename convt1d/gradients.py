@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 NEEDS = ("x", "weight", "bias")
 # Positions outside x that are computed at a time: the halo of an absurd dilation is not held in memory at once.
 _HALO_CHUNK = 4096
+# Numbers of the output's gradient that are copied at a time to be added up.
+_SUM_SIZE = 2**16
 # Shapes whose checks are remembered.
 _REMEMBERED = 512
 
@@ -69,10 +71,7 @@ class Backward:
             x = arrays.cast("x", x, compute)
             grad_weight = _like(self._grad_weight(g, x, outside, sources, compute, allowed), self.weight, dtype)
         if "bias" in needs:
-            grad_bias = g.sum(axis=-1)  # along time first: over both axes at once NumPy takes four times as long
-            if grad_bias.ndim == 2:
-                grad_bias = grad_bias.sum(axis=0)
-            grad_bias = grad_bias.astype(dtype, copy=False)
+            grad_bias = _sum_over_time(g).astype(dtype, copy=False)
         return grad_x, grad_weight, grad_bias
 
     def _prepare(self, grad_output, x, output_size):
@@ -98,6 +97,7 @@ class Backward:
         sources = padding.halo_sources(outside, length, geometry.padding_mode)
         return dtype, arrays.compute_dtype(dtype), Window(0, length, (0, 0)), outside, sources
 
+    @np.errstate(over="ignore", invalid="ignore")
     def _grad_x(self, g, window, outside, compute, workers):
         geometry = self.geometry
         adjoint = self._adjoints.get(compute)
@@ -150,6 +150,24 @@ def check_needs(needs) -> frozenset:
         if name not in NEEDS:
             raise ValueError(f"needs must hold names out of {', '.join(NEEDS)}, got {name!r}")
     return frozenset(names)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # inf - inf is NaN without a word everywhere else, too
+def _sum_over_time(g):
+    """Sums over batch and time.
+
+    NumPy adds up contiguous numbers in pairs, but those of any other layout one after the other, at the cost of their
+    last digits: these are copied, some at a time.
+    """
+    if g.strides[-1] == g.itemsize:
+        sums = g.sum(axis=-1)  # along time first: over both axes at once NumPy takes four times as long
+        return sums.sum(axis=0) if g.ndim == 3 else sums
+    sums = np.zeros(g.shape[-2], g.dtype)
+    step = max(128, _SUM_SIZE // g.shape[-2])
+    for sample in g.reshape(-1, *g.shape[-2:]):
+        for start in range(0, g.shape[-1], step):
+            sums += np.ascontiguousarray(sample[:, start : start + step]).sum(axis=-1)
+    return sums
 
 
 def _like(gradient, argument, dtype):
