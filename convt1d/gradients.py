@@ -62,11 +62,11 @@ class Backward:
                 if len(self._calls) >= _REMEMBERED:
                     self._calls.clear()
                 self._calls[key] = call
-        dtype, compute, window, outside, sources = call
+        dtype, compute, window, outside, sources, runs = call
         g = arrays.cast("grad_output", grad_output, compute)
         grad_x = grad_weight = grad_bias = None
         if "x" in needs:
-            grad_x = _like(self._grad_x(g, window, outside, compute, workers), x, dtype)
+            grad_x = _like(self._grad_x(g, window, runs, compute, workers), x, dtype)
         if "weight" in needs:
             x = arrays.cast("x", x, compute)
             grad_weight = _like(self._grad_weight(g, x, outside, sources, compute, allowed), self.weight, dtype)
@@ -95,10 +95,26 @@ class Backward:
         dtype = arrays.result_dtype(arrays.result_dtype(x.dtype, self.weight.dtype), grad_output.dtype)
         outside = (0, 0) if geometry.padding_mode == "zeros" else geometry.halo(op)
         sources = padding.halo_sources(outside, length, geometry.padding_mode)
-        return dtype, arrays.compute_dtype(dtype), Window(0, length, (0, 0)), outside, sources
+        runs = [*self._runs(-outside[0], 0, shape[-1]), *self._runs(length, length + outside[1], shape[-1])]
+        return dtype, arrays.compute_dtype(dtype), Window(0, length, (0, 0)), outside, sources, runs
+
+    def _runs(self, first, past, out_length):
+        """Which of the positions [first, past) of x~ meet the output: of a large dilation only few."""
+        geometry, runs = self.geometry, []
+        if past - first <= geometry.kernel_size:
+            return [(first, past)] if first < past else []
+        for k in reversed(range(geometry.kernel_size)):
+            at = geometry.padding[0] - geometry.dilation * k  # tap k meets the output's samples 0, 1, ... from here on
+            start = max(first, dispatch.ceil_div(at, geometry.stride))
+            stop = min(past, dispatch.ceil_div(at + out_length, geometry.stride))
+            if start < stop and runs and start <= runs[-1][1]:
+                runs[-1] = runs[-1][0], stop
+            elif start < stop:
+                runs.append((start, stop))
+        return runs
 
     @np.errstate(over="ignore", invalid="ignore")
-    def _grad_x(self, g, window, outside, compute, workers):
+    def _grad_x(self, g, window, runs, compute, workers):
         geometry = self.geometry
         adjoint = self._adjoints.get(compute)
         if adjoint is None:
@@ -115,7 +131,7 @@ class Backward:
             adjoint = self._adjoints[compute] = Operator(convolution, weight.conj(), None)
         grad_x = adjoint.window(g, window, workers=workers)
         length = window.length
-        for first, past in ((-outside[0], 0), (length, length + outside[1])):
+        for first, past in runs:
             for start in range(first, past, _HALO_CHUNK):
                 width = min(_HALO_CHUNK, past - start)
                 beyond = adjoint.window(g, Window(start, width, (0, 0)), workers=workers)

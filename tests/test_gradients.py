@@ -220,6 +220,18 @@ def test_inf_minus_inf_is_no_warning(mode):
         assert np.isnan(gradient).all()
 
 
+@pytest.mark.parametrize("mode", naive.MODES)
+def test_a_kernel_that_reaches_far(mode):
+    """Of the millions of samples that such a kernel spans only those that meet the output cost time."""
+    rng, d = np.random.default_rng(0), 2**26
+    x, w = rng.integers(-4, 5, (2, 2, 4)).astype(float), rng.integers(-4, 5, (2, 3, 3)).astype(float)
+    gy = rng.integers(-4, 5, (2, 3, 10)).astype(float)
+    gradients = conv_transpose1d_backward(gy, x, w, 3, d, dilation=d, padding_mode=mode, needs=["x", "bias"])
+    expected = naive.conv_transpose1d_backward(gy, x, w, 3, d, d=d, pad=mode)
+    for k in (0, 2):
+        np.testing.assert_array_equal(gradients[k], expected[k])
+
+
 def test_needs():
     x, w = np.ones((2, 4, 5)), np.ones((4, 6, 3))
     gy = np.ones((2, 6, 7))
