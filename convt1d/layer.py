@@ -338,7 +338,7 @@ class ConvTranspose1d:
 
     def output_length(self, L: int) -> int:
         """Length of the output for an input of `L` samples."""
-        return self._operator.geometry.checked_output_length(geometry_module.as_int("L", L, 1))
+        return self._operator.geometry.checked_output_length(geometry_module.as_length("L", L))
 
     @property
     def weight(self) -> np.ndarray:
