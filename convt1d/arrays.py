@@ -85,7 +85,7 @@ def check_size(what: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
     """Refuse, in words, what no index can hold."""
     size = dtype.itemsize
     for n in shape:
-        size *= n
+        size *= n or 1  # an array without elements has its strides all the same
     if size >= 2**62:
         raise ValueError(f"{what} of shape {shape} and dtype {dtype.name} would need {size:.3e} bytes, too large")
 

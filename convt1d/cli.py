@@ -678,11 +678,13 @@ def _load_weights(path):
     """Return weight, bias or None, and the options stored beside them."""
     if _suffix(path) == ".npy":
         return _load_npy("--weights", path), None, {}
+    from . import files
+
     known = ["weight", "bias", *OPTIONS]
     with _reading("--weights", path), path.open("rb") as file:
-        arrays = np.load(file, allow_pickle=False)
-        if isinstance(arrays, np.ndarray):
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
             raise ValueError("it holds a single array: name it .npy")
+    with _reading("--weights", path), files.arrays_of(path) as arrays:
         if unknown := sorted(set(arrays) - set(known)):
             raise ValueError(f"unknown arrays {unknown}; known are {known}")
         if "weight" not in arrays:

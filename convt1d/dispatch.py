@@ -228,6 +228,8 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
     channels_last = channels_last and geometry.out_channels > 1  # the layouts of a single channel are the same
     fusible = fusible and not channels_last
     kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible)
+    if kernel == "gemm" and short:
+        kernel = "direct"  # BLAS would multiply the taps that are missing as zeros: what is NaN there would show
 
     # Entries: one per slot, in the order in which their phases stand in the output if one block holds them all.
     slots = np.arange(hit * parts, dtype=np.int64)
@@ -245,7 +247,7 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
     if channels * leading(3 * vector) * size > INPUT_BYTES:
         most = limit = PIECES_ROWS
     together = min(max(1, most // chunk // even) * even, max(1, limit // chunk), outputs)
-    depth = channels * taps - (0 if kernel == "gemm" else short)  # BLAS multiplies the gaps as zeros
+    depth = channels * taps - short
     blocks, weights = [], 0
     for o0 in range(0, outputs, together):
         width = min(together, outputs - o0)

@@ -23,9 +23,10 @@ from dataclasses import dataclass
 #: The padding modes: how the input continues outside ``[0, L)``. Drawn in :mod:`convt1d.padding`.
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
-# Positions are computed in 64-bit integers; a parameter above this could only belong to an output that no
-# memory holds, and products of two such parameters still fit.
+# Positions are computed in 64-bit integers; a parameter above the first could only belong to an output that no
+# memory holds, and products of two such parameters still fit. Signals may be longer.
 _LARGEST = 2**31 - 1
+_LONGEST = 2**62
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,8 +231,13 @@ def check_output_padding(output_padding, stride, dilation):
         )
 
 
-def as_int(name: str, value, least: int, *, one_tuple: bool = False) -> int:
-    """`value` as an int of at least `least`; `one_tuple` also takes a tuple or list of one."""
+def as_length(name: str, value, least: int = 1, *, one_tuple: bool = False) -> int:
+    """As `as_int`, for a number of samples."""
+    return as_int(name, value, least, one_tuple=one_tuple, most=_LONGEST)
+
+
+def as_int(name: str, value, least: int, *, one_tuple: bool = False, most: int = _LARGEST) -> int:
+    """`value` as an int from `least` to `most`; `one_tuple` also takes a tuple or list of one."""
     if one_tuple and isinstance(value, (tuple, list)):
         if len(value) != 1:
             raise ValueError(f"{name} must be an int or a tuple of one int, got {value!r}")
@@ -244,8 +250,8 @@ def as_int(name: str, value, least: int, *, one_tuple: bool = False) -> int:
         raise TypeError(f"{name} must be an int, got {value!r}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
-    if number > _LARGEST:
-        raise ValueError(f"{name} must be at most {_LARGEST}, got {number}")
+    if number > most:
+        raise ValueError(f"{name} must be at most {most}, got {number}")
     return number
 
 
@@ -294,7 +300,7 @@ def output_length(L, kernel_size, stride=1, padding=0, output_padding=0, dilatio
     >>> output_length(200, kernel_size=16, stride=8, padding=(0, 8))
     1600
     """
-    L = as_int("L", L, 1)
+    L = as_length("L", L)
     sliding = check_sliding(kernel_size, stride, padding, output_padding, dilation)
     return Geometry(1, 1, *sliding[:4], 1, sliding[4]).checked_output_length(L)
 
@@ -306,14 +312,14 @@ def output_padding_for(
     size = output_size
     if isinstance(size, (tuple, list)):
         if len(size) == len(shape) and len(size) > 1:
-            given = tuple(as_int("output_size", v, 0) for v in size)
+            given = tuple(as_length("output_size", v, 0) for v in size)
             *lead, size, channels = given if channels_last else (*given[:-2], given[-1], given[-2])
             if (*lead, channels) != (*shape[:-2], geometry.out_channels):
                 last = ("L_out", geometry.out_channels) if channels_last else (geometry.out_channels, "L_out")
                 raise ValueError(f"output_size must be {(*shape[:-2], *last)} in full, got {given}")
         elif len(size) != 1:
             raise ValueError(f"output_size must be an int, a 1-tuple or a full shape, got {output_size!r}")
-    size = as_int("output_size", size, 1, one_tuple=True)
+    size = as_length("output_size", size, one_tuple=True)
     least = geometry.output_length(length, 0)
     if not least <= size <= least + geometry.stride - 1:
         raise ValueError(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 NEEDS = ("x", "weight", "bias")
 # Positions outside x that are computed at a time: the halo of an absurd dilation is not held in memory at once.
 _HALO_CHUNK = 4096
+# Numbers of the output's gradient that are copied at a time to be added up.
+_SUM_SIZE = 2**16
 # Shapes whose checks are remembered.
 _REMEMBERED = 512
 
@@ -60,19 +62,16 @@ class Backward:
                 if len(self._calls) >= _REMEMBERED:
                     self._calls.clear()
                 self._calls[key] = call
-        dtype, compute, window, outside, sources = call
+        dtype, compute, window, outside, sources, runs = call
         g = arrays.cast("grad_output", grad_output, compute)
         grad_x = grad_weight = grad_bias = None
         if "x" in needs:
-            grad_x = _like(self._grad_x(g, window, outside, compute, workers), x, dtype)
+            grad_x = _like(self._grad_x(g, window, runs, compute, workers), x, dtype)
         if "weight" in needs:
             x = arrays.cast("x", x, compute)
             grad_weight = _like(self._grad_weight(g, x, outside, sources, compute, allowed), self.weight, dtype)
         if "bias" in needs:
-            grad_bias = g.sum(axis=-1)  # along time first: over both axes at once NumPy takes four times as long
-            if grad_bias.ndim == 2:
-                grad_bias = grad_bias.sum(axis=0)
-            grad_bias = grad_bias.astype(dtype, copy=False)
+            grad_bias = _sum_over_time(g).astype(dtype, copy=False)
         return grad_x, grad_weight, grad_bias
 
     def _prepare(self, grad_output, x, output_size):
@@ -96,9 +95,26 @@ class Backward:
         dtype = arrays.result_dtype(arrays.result_dtype(x.dtype, self.weight.dtype), grad_output.dtype)
         outside = (0, 0) if geometry.padding_mode == "zeros" else geometry.halo(op)
         sources = padding.halo_sources(outside, length, geometry.padding_mode)
-        return dtype, arrays.compute_dtype(dtype), Window(0, length, (0, 0)), outside, sources
+        runs = [*self._runs(-outside[0], 0, shape[-1]), *self._runs(length, length + outside[1], shape[-1])]
+        return dtype, arrays.compute_dtype(dtype), Window(0, length, (0, 0)), outside, sources, runs
 
-    def _grad_x(self, g, window, outside, compute, workers):
+    def _runs(self, first, past, out_length):
+        """Which of the positions [first, past) of x~ meet the output: of a large dilation only few."""
+        geometry, runs = self.geometry, []
+        if past - first <= geometry.kernel_size:
+            return [(first, past)] if first < past else []
+        for k in reversed(range(geometry.kernel_size)):
+            at = geometry.padding[0] - geometry.dilation * k  # tap k meets the output's samples 0, 1, ... from here on
+            start = max(first, dispatch.ceil_div(at, geometry.stride))
+            stop = min(past, dispatch.ceil_div(at + out_length, geometry.stride))
+            if start < stop and runs and start <= runs[-1][1]:
+                runs[-1] = runs[-1][0], stop
+            elif start < stop:
+                runs.append((start, stop))
+        return runs
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def _grad_x(self, g, window, runs, compute, workers):
         geometry = self.geometry
         adjoint = self._adjoints.get(compute)
         if adjoint is None:
@@ -115,7 +131,7 @@ class Backward:
             adjoint = self._adjoints[compute] = Operator(convolution, weight.conj(), None)
         grad_x = adjoint.window(g, window, workers=workers)
         length = window.length
-        for first, past in ((-outside[0], 0), (length, length + outside[1])):
+        for first, past in runs:
             for start in range(first, past, _HALO_CHUNK):
                 width = min(_HALO_CHUNK, past - start)
                 beyond = adjoint.window(g, Window(start, width, (0, 0)), workers=workers)
@@ -150,6 +166,24 @@ def check_needs(needs) -> frozenset:
         if name not in NEEDS:
             raise ValueError(f"needs must hold names out of {', '.join(NEEDS)}, got {name!r}")
     return frozenset(names)
+
+
+@np.errstate(over="ignore", invalid="ignore")  # inf - inf is NaN without a word everywhere else, too
+def _sum_over_time(g):
+    """Sums over batch and time.
+
+    NumPy adds up contiguous numbers in pairs, but those of any other layout one after the other, at the cost of their
+    last digits: these are copied, some at a time.
+    """
+    if g.strides[-1] == g.itemsize:
+        sums = g.sum(axis=-1)  # along time first: over both axes at once NumPy takes four times as long
+        return sums.sum(axis=0) if g.ndim == 3 else sums
+    sums = np.zeros(g.shape[-2], g.dtype)
+    step = max(128, _SUM_SIZE // g.shape[-2])
+    for sample in g.reshape(-1, *g.shape[-2:]):
+        for start in range(0, g.shape[-1], step):
+            sums += np.ascontiguousarray(sample[:, start : start + step]).sum(axis=-1)
+    return sums
 
 
 def _like(gradient, argument, dtype):

@@ -382,7 +382,7 @@ class ConvTranspose1d:
         >>> ConvTranspose1d(512, 256, 16, stride=8, padding=4).output_length(200)
         1600
         """
-        return self._operator.geometry.checked_output_length(geometry_module.as_int("L", L, 1))
+        return self._operator.geometry.checked_output_length(geometry_module.as_length("L", L))
 
     @property
     def weight(self) -> np.ndarray:

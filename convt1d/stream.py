@@ -360,7 +360,7 @@ class ConvTranspose1dStream:
             raise ValueError(
                 f"state must be of a stream with geometry {self._geometry!r}, got one with {state['geometry']}"
             )
-        received = geometry_module.as_int("state['received']", state["received"], 0)
+        received = geometry_module.as_length("state['received']", state["received"], 0)
         flushed = geometry_module.as_int("state['flushed']", state["flushed"], 0)
         if flushed > 1:
             raise ValueError(f"state['flushed'] must be 0 or 1, got {flushed}")

@@ -26,7 +26,7 @@ import numpy as np
 
 from . import arrays, files
 from . import geometry as geometry_module
-from .geometry import Geometry, as_int, output_length
+from .geometry import Geometry, as_int, as_length, output_length
 
 # What names a weight in a state: as it is, or under weight_norm (old and new); then what cannot be taken.
 _OLD_NORM = ("weight_g", "weight_v")
@@ -660,7 +660,7 @@ class _Node:
         if length is None and attributes.get("output_shape"):
             length = self._length()
         elif length is not None:
-            length = as_int("length", length, 1)
+            length = as_length("length", length)
         return onnx_geometry(tuple(self.weight().dims), length, **attributes)
 
     def _length(self):

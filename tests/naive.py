@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The definitions of the two operators as naive loops, and random problems to put to them."""
+"""The definitions of the operators and of the gradients as naive loops, and random problems to put to them."""
 
 import types
 
@@ -31,6 +31,19 @@ def conv1d(x, w, b=None, s=1, p=0, d=1, g=1, pad="zeros"):
         if 0 <= t < L:
             y[..., i] += (x[..., None, :, t] * w[..., k]).sum(-1)
     return y.reshape(*x.shape[:-3], C, y.shape[-1]) + (0 if b is None else b[:, None])
+
+
+def conv_transpose1d_backward(gy, x, w, s=1, p=0, op=0, g=1, d=1, pad="zeros"):
+    (left, _), (C, M, K), L, P = np.broadcast_to(p, 2), w.shape, x.shape[-1], 2 * x.shape[-1] - 2 or 1
+    x, w, gy = x.reshape(-1, g, C // g, L), w.reshape(g, C // g, M, K), gy.reshape(-1, g, 1, M, gy.shape[-1])
+    gx, gw = (np.zeros(a.shape, np.result_type(x, w, gy)) for a in (x, w))
+    for t, k in np.ndindex(gy.shape[-1], K):
+        i, between = divmod(t + left - d * k, s)
+        i = {"circular": i % L, "replicate": min(max(i, 0), L - 1), "reflect": min(i % P, -i % P)}.get(pad, i)
+        if not between and 0 <= i < L:
+            gx[..., i] += (w[..., k].conj() * gy[..., t]).sum(-1)
+            gw[..., k] += (x[..., i, None].conj() * gy[..., t]).sum(0)
+    return gx.reshape(-1, C, L), gw.reshape(C, M, K), gy.sum((0, -1)).reshape(g * M)
 
 
 @st.composite

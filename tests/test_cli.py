@@ -1014,6 +1014,12 @@ BAD = [
         prepare=saved_npz(weight=WEIGHT, gain=2, strides=2),
         match=r"unknown arrays \['gain', 'strides'\]",
     ),
+    bad(
+        "npz bomb",
+        weights="w.npz",
+        prepare=lambda: np.savez_compressed("w.npz", weight=np.zeros((1, 1, 2**25), np.float32)),
+        match="refused beyond 67108864 bytes and 100 times",
+    ),
     bad("npz no weight", weights="w.npz", prepare=saved_npz(bias=np.ones(1)), match="no array named weight"),
     bad("npz pickled", weights="w.npz", prepare=saved_npz(weight=np.array([None])), match="cannot be read"),
     bad("npz float", weights="w.npz", prepare=saved_npz(weight=WEIGHT, stride=2.0), match="stride"),

@@ -119,6 +119,18 @@ def test_types(dtype):
     np.testing.assert_array_equal(y.astype(complex), naive.conv1d(x.astype(complex), w.astype(complex), s=2))
 
 
+@pytest.mark.parametrize("kernel", ["direct", "gemm", "fused"])
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_nan_beyond_the_kernel_does_not_show(force, kernel, stride):
+    """Also where the kernel is no multiple of the stride, so that some of its phases have a tap less than others."""
+    for kernel_size in range(1, 8):
+        x, w = np.ones((8, 40)), np.ones((8, 8, kernel_size))
+        x[:, 20] = np.nan
+        with force(kernel):
+            y = conv1d(x, w, stride=stride)
+        np.testing.assert_array_equal(y, naive.conv1d(x, w, s=stride))
+
+
 def test_views_and_out():
     rng = np.random.default_rng(3)
     x, w = rng.standard_normal((2, 60, 4)).transpose(0, 2, 1)[..., ::2], rng.standard_normal((3, 4, 5)).T

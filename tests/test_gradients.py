@@ -201,6 +201,37 @@ def test_accuracy_of_a_long_sum(along):
     np.testing.assert_allclose(gw, exact, rtol=2e-5)
 
 
+def test_accuracy_of_grad_bias():
+    """Whatever lies next to what in memory: here channels, as other libraries have it."""
+    gy = np.full((1, 2**20, 2), 0.1, np.float32).transpose(0, 2, 1)
+    for grad_output in (gy, gy[0], gy[..., ::-1], np.ascontiguousarray(gy)):
+        x = np.broadcast_to(np.float32(0), (*gy.shape[:-1], gy.shape[-1])[-grad_output.ndim :])
+        _, _, gb = conv_transpose1d_backward(grad_output, x, np.ones((2, 2, 1), np.float32), needs=["bias"])
+        np.testing.assert_allclose(gb, 2**20 * 0.1, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", naive.MODES)
+def test_inf_minus_inf_is_no_warning(mode):
+    """As it is none in the output, neither in the samples that a padding mode copies nor in the bias."""
+    gy = np.full((2, 1, 9), np.inf)
+    gy[..., ::2] = -np.inf
+    gradients = conv_transpose1d_backward(gy, np.ones((2, 1, 7)), np.ones((1, 1, 3)), padding_mode=mode)
+    for gradient in gradients:
+        assert np.isnan(gradient).all()
+
+
+@pytest.mark.parametrize("mode", naive.MODES)
+def test_a_kernel_that_reaches_far(mode):
+    """Of the millions of samples that such a kernel spans only those that meet the output cost time."""
+    rng, d = np.random.default_rng(0), 2**26
+    x, w = rng.integers(-4, 5, (2, 2, 4)).astype(float), rng.integers(-4, 5, (2, 3, 3)).astype(float)
+    gy = rng.integers(-4, 5, (2, 3, 10)).astype(float)
+    gradients = conv_transpose1d_backward(gy, x, w, 3, d, dilation=d, padding_mode=mode, needs=["x", "bias"])
+    expected = naive.conv_transpose1d_backward(gy, x, w, 3, d, d=d, pad=mode)
+    for k in (0, 2):
+        np.testing.assert_array_equal(gradients[k], expected[k])
+
+
 def test_needs():
     x, w = np.ones((2, 4, 5)), np.ones((4, 6, 3))
     gy = np.ones((2, 6, 7))

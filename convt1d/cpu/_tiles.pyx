@@ -55,7 +55,7 @@ cdef struct Layer:
     bint direct, fused, consecutive
     bint channels_last     # of y
     int level, in_place
-    Py_ssize_t parts, channels, outputs, groups, stride, taps, step, period, kernel_size
+    Py_ssize_t parts, channels, outputs, groups, stride, taps, step, period
     Py_ssize_t piece_channels, piece_taps, group_size, nblocks, most_rows
     Block *blocks
     bint correlates        # a convolution: taps count from the last, rows of x are phases
@@ -527,10 +527,7 @@ cdef inline Py_ssize_t pack_rows(const Layer *layer, const real *w, Py_ssize_t c
     cdef Py_ssize_t r, slot = c % layer.phases.slots, parts = layer.parts, tap
     tap = slot // parts + layer.period * (layer.taps - 1 - m if layer.correlates else m)
     w += (c // layer.phases.slots) * sc + tap * sk
-    if layer.correlates and tap >= layer.kernel_size:      # a short slot's missing tap, where the layout has no gaps
-        for r in range(n):
-            out[r] = 0
-    elif parts == 1:
+    if parts == 1:
         for r in range(n):
             out[r] = w[row[r].place]
     elif c % 2 == 0:
@@ -599,7 +596,6 @@ cdef class Kernel:
         layer.correlates = plan.correlates
         layer.outputs = weight.shape[0] // groups if layer.correlates else weight.shape[1]
         layer.stride, layer.taps, layer.step, layer.period = plan.stride, plan.taps, plan.step, plan.period
-        layer.kernel_size = weight.shape[2]
         self.keep = plan.in_offsets
         layer.phases.stride, layer.phases.slots, layer.phases.offsets = plan.in_stride, plan.in_slots, &offsets[0]
         layer.phases.consecutive = plan.in_consecutive
