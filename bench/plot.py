@@ -18,6 +18,7 @@ COLOURS = {
     "jax": "#edae49",
     "upfirdn": "#b79ced",
 }
+ROW = 12  # layers side by side: as many as can be read on a page
 TOP = 130  # per cent; what fits the cache can be faster than memory and is cut off here
 
 
@@ -42,7 +43,18 @@ def draw(document, path):
     results = [result for result in document["layers"] if result["implementations"]]
     present = {name for result in results for name in result["implementations"]}
     names = [name for name in COLOURS if name in present]
-    figure, axes = plt.subplots(figsize=(max(9, 0.75 * len(results) + 2), 5), layout="constrained")
+    count = -(-len(results) // ROW)
+    figure, grid = plt.subplots(count, figsize=(9.5, 3.1 * count + 0.6), layout="constrained", squeeze=False)
+    for row, axes in enumerate(grid[:, 0]):
+        draw_row(axes, results[row * ROW : (row + 1) * ROW], names)
+    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[name]) for name in names]
+    figure.legend(handles, names, ncols=len(names), loc="outside upper center", frameon=False)
+    figure.supxlabel(caption(document), fontsize=7.5, color="0.3")
+    figure.savefig(path, dpi=120)
+    plt.close(figure)
+
+
+def draw_row(axes, results, names):
     for at, result in enumerate(results):
         # Side by side without gaps for what a layer lacks: not every peer runs every layer.
         found = [name for name in names if name in result["implementations"]]
@@ -56,14 +68,9 @@ def draw(document, path):
     axes.axhline(100, color="black", linewidth=0.8)
     axes.set_ylim(0, TOP + 10)
     axes.set_ylabel("share of the machine's limit, %")
-    axes.set_xticks(range(len(results)), [result["name"] for result in results], rotation=40, ha="right")
-    axes.margins(x=0.01)
+    axes.set_xticks(range(len(results)), [result["name"] for result in results], rotation=30, ha="right")
+    axes.set_xlim(-0.6, ROW - 0.4)
     axes.spines[["top", "right"]].set_visible(False)
-    handles = [plt.Rectangle((0, 0), 1, 1, color=COLOURS[name]) for name in names]
-    axes.legend(handles, names, ncols=len(names), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    figure.supxlabel(caption(document), fontsize=8, color="0.3")
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
 
 
 def main():

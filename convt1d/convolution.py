@@ -38,6 +38,7 @@ def conv1d(
     weight : array_like, shape (C_out, C_in / groups, K)
         Kernels, in torch's layout.
     bias : array_like, shape (C_out,), optional
+        What is added to every sample of an output channel.
     stride : int
         Input samples per output sample.
     padding : int, (int, int), "same" or "valid"
@@ -73,9 +74,9 @@ def conv1d(
 
     Notes
     -----
-    With ``x~`` the input continued by `padding_mode`,
+    With ``x~`` the input continued by `padding_mode`, and per group::
 
-    .. math:: y[n, o, i] = b[o] + \\sum_k \\sum_c w[o, c, k] \\, x~[n, c, i s + d k - p]
+        y[n, o, i] = b[o] + sum over k and c of w[o, c, k] * x~[n, c, i*stride + dilation*k - left]
 
     The cost is ``N (C_in / groups) C_out K L_out`` multiply-adds. Besides the output a call needs 2 MiB a thread, and
     a packed copy of the weights. Results are the same bits for any number of workers; a sample gives the same
@@ -83,7 +84,7 @@ def conv1d(
 
     References
     ----------
-    .. [1] V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285
+    .. [1] Vincent Dumoulin and Francesco Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285
 
     Examples
     --------

@@ -166,6 +166,7 @@ def conv_transpose1d(
     weight : array_like, shape (C_in, C_out / groups, K)
         Kernels, in torch's layout.
     bias : array_like, shape (C_out,), optional
+        What is added to every sample of an output channel.
     stride : int
         Output samples per input sample.
     padding : int or (int, int)
@@ -179,8 +180,8 @@ def conv_transpose1d(
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         How x continues outside ``[0, L)``; see Notes.
     channels_last : bool
-        x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``, as Keras,
-        JAX and sound files have them. Read and written as they lie, without a transposed copy.
+        Whether x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``, as
+        Keras, JAX and sound files have them. Read and written as they lie, without a transposed copy.
     out : ndarray, optional
         Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.
     workers : int, optional
@@ -207,9 +208,9 @@ def conv_transpose1d(
 
     Notes
     -----
-    With ``x~`` the input continued by `padding_mode`,
+    With ``x~`` the input continued by `padding_mode`, and per group::
 
-    .. math:: y[n, o, t] = b[o] + \\sum_{i s + d k = t + p} \\sum_c w[c, o, k] \\, x~[n, c, i]
+        y[n, o, t] = b[o] + sum over i*stride + dilation*k = t + left of  sum over c of w[c, o, k] * x~[n, c, i]
 
     The continuation happens before the strides spread the input, so a constant signal stays constant at the edges
     for every mode but "zeros". Only ``dilation * (K - 1) / stride`` samples at either end matter.
@@ -221,7 +222,7 @@ def conv_transpose1d(
 
     References
     ----------
-    .. [1] V. Dumoulin and F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285
+    .. [1] Vincent Dumoulin and Francesco Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285
 
     Examples
     --------

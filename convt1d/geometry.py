@@ -285,7 +285,7 @@ def output_length(L, kernel_size, stride=1, padding=0, output_padding=0, dilatio
     Returns
     -------
     int
-        ``(L - 1) * stride - left - right + dilation * (kernel_size - 1) + output_padding + 1``
+        It is ``(L - 1) * stride - left - right + dilation * (kernel_size - 1) + output_padding + 1``.
 
     Raises
     ------

@@ -216,7 +216,9 @@ def conv_transpose1d_backward(
     x : array_like, shape (N, C_in, L) or (C_in, L)
         The input that the output came from.
     weight : array_like, shape (C_in, C_out / groups, K)
-    stride, padding, output_padding, groups, dilation, padding_mode : as for `conv_transpose1d`
+        The kernels that made it.
+    stride, padding, output_padding, groups, dilation, padding_mode : int, pair of int, str
+        As for `conv_transpose1d`.
     needs : collection of {"x", "weight", "bias"}
         Which gradients to compute.
     workers : int, optional
@@ -225,9 +227,11 @@ def conv_transpose1d_backward(
     Returns
     -------
     grad_x : ndarray of x's shape, or None
+        None for what `needs` leaves out; the type of all three is the common one of the arguments.
     grad_weight : ndarray of weight's shape, or None
+        Likewise.
     grad_bias : ndarray, shape (C_out,), or None
-        None for what `needs` leaves out; the type is the common one of the arguments.
+        Likewise.
 
     Raises
     ------
@@ -243,11 +247,10 @@ def conv_transpose1d_backward(
 
     Notes
     -----
-    With ``x~`` the input continued by `padding_mode`, and a bar for the complex conjugate,
+    With ``x~`` the input continued by `padding_mode`, ``g`` the `grad_output`, 0 outside its samples, and per group::
 
-    .. math::
-        \\partial x~[n, c, i] &= \\sum_{o, k} \\bar w[c, o, k] \\, g[n, o, i s + d k - p] \\\\
-        \\partial w[c, o, k] &= \\sum_{n, i} \\bar{x}~[n, c, i] \\, g[n, o, i s + d k - p]
+        grad_x~[n, c, i]     = sum over o and k of conj(w[c, o, k])  * g[n, o, i*stride + dilation*k - left]
+        grad_weight[c, o, k] = sum over n and i of conj(x~[n, c, i]) * g[n, o, i*stride + dilation*k - left]
 
     and what lands on a position outside x adds to the sample that it copies. Complex gradients follow the convention
     of torch and of Wirtinger calculus: the gradient of a real loss is the direction of steepest ascent,

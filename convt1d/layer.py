@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from .gradients import Gradients
 
 
+def _parameter(name):
+    return property(attrgetter(f"_operator.geometry.{name}"), doc=f"The layer's {name}, as it was given.")
+
+
 class ConvTranspose1d:
     """A 1-D transposed convolution with its weights, prepared once and applied to any number of inputs.
 
@@ -61,6 +65,10 @@ class ConvTranspose1d:
         Read-only; assign to change it, the assigned array is copied.
     bias : ndarray, shape (out_channels,), or None
         Likewise.
+    dtype : numpy.dtype
+        Type of the weights.
+    in_channels, out_channels, kernel_size, stride, padding, output_padding, groups, dilation, padding_mode
+        As they were given; they cannot be assigned.
 
     Raises
     ------
@@ -148,12 +156,13 @@ class ConvTranspose1d:
         Parameters
         ----------
         x : array_like, shape (N, C_in, L) or (C_in, L)
+            Input; any strides, never modified.
         output_size : int, 1-tuple or full shape, optional
             Length of the output, in place of output_padding: at least the length without output_padding, and less
             than `stride` more.
         channels_last : bool
-            x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``. A layer
-            that is called both ways packs its weights for either.
+            Whether x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``.
+            A layer that is called both ways packs its weights for either.
         out : ndarray, optional
             Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.
         workers : int, optional
@@ -162,6 +171,19 @@ class ConvTranspose1d:
         Returns
         -------
         ndarray, shape (N, C_out, L_out) or (C_out, L_out)
+            As of `conv_transpose1d`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> layer = ConvTranspose1d(8, 4, 3, stride=2, padding=1)
+        >>> layer(np.ones((2, 8, 10))).shape
+        (2, 4, 19)
+        >>> layer(np.ones((2, 8, 10)), output_size=20).shape
+        (2, 4, 20)
+        >>> layer(np.ones((2, 10, 8)), channels_last=True).shape
+        (2, 19, 4)
         """
         if channels_last is not False:
             channels_last = geometry_module.as_flag("channels_last", channels_last)
@@ -193,8 +215,12 @@ class ConvTranspose1d:
 
         Returns
         -------
-        grad_x, grad_weight, grad_bias : ndarray or None
-            None for what `needs` leaves out, and for the bias of a layer without one.
+        grad_x : ndarray of x's shape, or None
+            None for what `needs` leaves out.
+        grad_weight : ndarray of the weight's shape, or None
+            Likewise.
+        grad_bias : ndarray, shape (C_out,), or None
+            Likewise, and None for a layer without a bias.
 
         Examples
         --------
@@ -289,7 +315,8 @@ class ConvTranspose1d:
 
         Parameters
         ----------
-        x, y, alpha, sample_weight : as for `fit`
+        x, y, alpha, sample_weight : array_like, array_like, float, array_like
+            As for `fit`.
 
         Returns
         -------
@@ -337,7 +364,24 @@ class ConvTranspose1d:
         return self
 
     def output_length(self, L: int) -> int:
-        """Length of the output for an input of `L` samples."""
+        """Length of the output.
+
+        Parameters
+        ----------
+        L : int
+            Length of the input, in samples.
+
+        Returns
+        -------
+        int
+            The formula is that of `convt1d.output_length`.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d
+        >>> ConvTranspose1d(512, 256, 16, stride=8, padding=4).output_length(200)
+        1600
+        """
         return self._operator.geometry.checked_output_length(geometry_module.as_length("L", L))
 
     @property
@@ -371,14 +415,14 @@ class ConvTranspose1d:
         return self.weight.dtype
 
     # The constructor's other arguments: they live in the geometry and cannot be assigned.
-    in_channels = property(attrgetter("_operator.geometry.in_channels"))
-    out_channels = property(attrgetter("_operator.geometry.out_channels"))
-    kernel_size = property(attrgetter("_operator.geometry.kernel_size"))
-    stride = property(attrgetter("_operator.geometry.stride"))
-    output_padding = property(attrgetter("_operator.geometry.output_padding"))
-    groups = property(attrgetter("_operator.geometry.groups"))
-    dilation = property(attrgetter("_operator.geometry.dilation"))
-    padding_mode = property(attrgetter("_operator.geometry.padding_mode"))
+    in_channels = _parameter("in_channels")
+    out_channels = _parameter("out_channels")
+    kernel_size = _parameter("kernel_size")
+    stride = _parameter("stride")
+    output_padding = _parameter("output_padding")
+    groups = _parameter("groups")
+    dilation = _parameter("dilation")
+    padding_mode = _parameter("padding_mode")
 
     @property
     def padding(self) -> int | tuple[int, int]:
@@ -387,7 +431,19 @@ class ConvTranspose1d:
         return left if left == right else (left, right)
 
     def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of the weights by name, as torch names them: "weight", and "bias" if there is one."""
+        """Copies of the weights by name, as torch names them.
+
+        Returns
+        -------
+        dict
+            Of "weight", and "bias" if there is one.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d
+        >>> {name: array.shape for name, array in ConvTranspose1d(8, 4, 16).state_dict().items()}
+        {'weight': (8, 4, 16), 'bias': (4,)}
+        """
         state = {"weight": self.weight.copy()}
         if self.bias is not None:
             state["bias"] = self.bias.copy()
@@ -396,10 +452,23 @@ class ConvTranspose1d:
     def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
         """Take the weights from a mapping such as `state_dict` returns; all or nothing.
 
+        Parameters
+        ----------
+        state : mapping from str to array_like
+            "weight", and "bias" if the layer has one.
+
         Raises
         ------
         ValueError
             A name is missing or unknown, or a shape differs.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d
+        >>> one, other = ConvTranspose1d(8, 4, 16), ConvTranspose1d(8, 4, 16)
+        >>> other.load_state_dict(one.state_dict())
+        >>> bool((other.weight == one.weight).all())
+        True
         """
         wanted = {"weight"} | ({"bias"} if self.bias is not None else set())
         if set(state) != wanted:
@@ -433,10 +502,12 @@ class ConvTranspose1d:
             Where the layer is in it: "up" for "up.weight", or "up.weight_g" and "up.weight_v", or
             "up.parametrizations.weight.original0" and "...original1" (weight_norm, which is folded, whatever its
             dim), and "up.bias" if there is one.
-        stride, padding, output_padding, dilation, padding_mode : int, pair of int, str
+        stride, padding, output_padding : int, pair of int
             As for the layer: a state does not hold them.
         groups : int, optional
             By default what the lengths of bias and weight say; 1 without a bias.
+        dilation, padding_mode : int, str
+            As for the layer.
 
         Returns
         -------
@@ -541,6 +612,13 @@ class ConvTranspose1d:
         -----
         ``auto_pad`` and ``output_shape`` become an asymmetric crop. Where SAME_UPPER and SAME_LOWER meet a kernel that
         reaches less than a stride, the output has ``L * stride`` samples, as ONNX' text says; ONNX Runtime gives fewer.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d
+        >>> model = ConvTranspose1d(8, 4, 16, stride=8, padding=(0, 8)).to_onnx()
+        >>> ConvTranspose1d.from_onnx(model)
+        ConvTranspose1d(8, 4, kernel_size=(16,), stride=(8,), padding=(0, 8))
         """
         from . import weights
 
@@ -553,15 +631,24 @@ class ConvTranspose1d:
         Parameters
         ----------
         module : torch.nn.ConvTranspose1d
+            On any device; it is not changed.
 
         Returns
         -------
         ConvTranspose1d
+            Its dtype is that of the weights.
 
         Raises
         ------
         ValueError, TypeError
             As `from_state_dict`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from convt1d import ConvTranspose1d
+        >>> ConvTranspose1d.from_torch(torch.nn.ConvTranspose1d(8, 4, 16, stride=8, padding=4))
+        ConvTranspose1d(8, 4, kernel_size=(16,), stride=(8,), padding=(4,))
         """
         from . import weights
 
@@ -586,11 +673,14 @@ class ConvTranspose1d:
             A layer must be built and have no activation.
         bias : array_like, shape (C_out,), optional
             This and what follows are for a kernel only; a layer holds them itself.
-        stride, dilation : int
-            Keras' ``strides`` and ``dilation_rate``.
+        stride : int
+            Keras' ``strides``.
         padding : {"valid", "same"}
+            As there.
         output_padding : int, optional
             Keras' own: with "same" it changes the crop as well.
+        dilation : int
+            Keras' ``dilation_rate``.
 
         Returns
         -------
@@ -601,6 +691,13 @@ class ConvTranspose1d:
         ------
         ValueError, TypeError
             A value breaks its rule, or is of the wrong kind.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> ConvTranspose1d.from_keras(np.ones((5, 4, 8)), np.zeros(4), stride=2, padding="same")
+        ConvTranspose1d(8, 4, kernel_size=(5,), stride=(2,), padding=(1, 2))
         """
         from . import weights
 
@@ -624,11 +721,15 @@ class ConvTranspose1d:
         Parameters
         ----------
         kernel : array_like, shape (K, C_in, C_out), with transpose_kernel (K, C_out, C_in)
+            JAX' ``rhs``; a parameter of Flax.
         bias : array_like, shape (C_out,), optional
-        stride, dilation : int
-            JAX' ``strides`` and ``rhs_dilation``; Flax' ``strides`` and ``kernel_dilation``.
+            Likewise of Flax.
+        stride : int
+            The ``strides`` of both.
         padding : {"SAME", "VALID", "CIRCULAR"}, int or pair
             As there: numbers are samples around the stretched input; "CIRCULAR" is Flax'.
+        dilation : int
+            JAX' ``rhs_dilation``; Flax' ``kernel_dilation``.
         transpose_kernel, use_consistent_padding : bool
             As in ``jax.lax.conv_transpose``.
 
@@ -641,6 +742,13 @@ class ConvTranspose1d:
         ------
         ValueError, TypeError
             A value breaks its rule, is of the wrong kind, or asks for zeros that output_padding cannot express.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> ConvTranspose1d.from_jax(np.ones((5, 8, 4)), stride=2, padding="SAME")
+        ConvTranspose1d(8, 4, kernel_size=(5,), stride=(2,), padding=(1, 2), bias=False)
         """
         from . import weights
 
@@ -668,6 +776,13 @@ class ConvTranspose1d:
             Complex weights.
         ImportError
             onnx is missing; the message names the extra.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d
+        >>> model = ConvTranspose1d(8, 4, 16, stride=8, padding=4).to_onnx()
+        >>> model.graph.node[0].op_type
+        'ConvTranspose'
         """
         from . import weights
 

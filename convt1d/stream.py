@@ -177,7 +177,19 @@ class ConvTranspose1dStream:
         self.reset()
 
     def reset(self) -> None:
-        """Forget the signal, and the batch size, channels and dtype that its first chunk fixed."""
+        """Forget the signal, and the batch size, channels and dtype that its first chunk fixed.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d, ConvTranspose1dStream
+        >>> stream = ConvTranspose1dStream(ConvTranspose1d(1, 1, 4, stride=2))
+        >>> stream.process(np.ones((1, 3))).shape, stream.flush().shape
+        ((1, 6), (1, 2))
+        >>> stream.reset()
+        >>> stream.process(np.ones((5, 1, 3))).shape
+        (5, 1, 6)
+        """
         # The buffer holds, up to _end, the history; while nothing has been returned, room for it and all samples.
         self._buffer: np.ndarray | None = None
         self._end = self._history
@@ -208,6 +220,14 @@ class ConvTranspose1dStream:
             A shape breaks its rule, or the stream has been flushed.
         TypeError
             An element type is of the wrong kind, or not that of the first chunk.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d, ConvTranspose1dStream
+        >>> stream = ConvTranspose1dStream(ConvTranspose1d(1, 1, 16, stride=8, padding=4))
+        >>> [stream.process(np.ones((1, n))).shape for n in (1, 10, 0)]
+        [(1, 4), (1, 80), (1, 0)]
         """
         first = self._lead is None and not self._flushed
         try:
@@ -251,6 +271,15 @@ class ConvTranspose1dStream:
         Notes
         -----
         Further chunks are refused until `reset`; flushing again returns nothing.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d, ConvTranspose1dStream
+        >>> layer = ConvTranspose1d(1, 1, 16, stride=8, padding=4)
+        >>> stream = ConvTranspose1dStream(layer)
+        >>> stream.process(np.ones((1, 10))).shape, stream.flush().shape, layer(np.ones((1, 10))).shape
+        ((1, 76), (1, 4), (1, 80))
         """
         length, stride = self._received, self._geometry.stride
         waiting = length < self.warm_up
@@ -271,9 +300,23 @@ class ConvTranspose1dStream:
         return y
 
     def state(self) -> dict[str, Any]:
-        """A copy of what the stream remembers, for `restore`: a dict of an array, ints and a string.
+        """A copy of what the stream remembers, for `restore`.
 
-        It can be pickled. The weights are not in it.
+        Returns
+        -------
+        dict
+            Of an array, ints and a string; it can be pickled. The weights are not in it.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d, ConvTranspose1dStream
+        >>> layer = ConvTranspose1d(1, 1, 4, stride=2, rng=0)
+        >>> stream, other = ConvTranspose1dStream(layer), ConvTranspose1dStream(layer)
+        >>> _ = stream.process([[1.0, 2.0]])
+        >>> other.restore(stream.state())
+        >>> bool((other.process([[3.0]]) == stream.process([[3.0]])).all())
+        True
         """
         samples = None
         if self._buffer is not None:
@@ -288,12 +331,27 @@ class ConvTranspose1dStream:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned, here or in another stream of a layer with the same parameters.
 
+        Parameters
+        ----------
+        state : mapping
+            What `state` returned.
+
         Raises
         ------
         ValueError
             `state` is not from such a stream. The stream is left as it was.
         TypeError
             One of its values is of the wrong kind.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d, ConvTranspose1dStream
+        >>> stream = ConvTranspose1dStream(ConvTranspose1d(1, 1, 4, stride=2))
+        >>> before = stream.state()
+        >>> first = stream.process([[1.0, 2.0]])
+        >>> stream.restore(before)
+        >>> bool((stream.process([[1.0, 2.0]]) == first).all())
+        True
         """
         names = {"geometry", "received", "flushed", "samples"}
         if set(state) != names:

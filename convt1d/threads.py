@@ -56,6 +56,12 @@ def release_workspaces() -> int:
     -------
     int
         How many were released.
+
+    Examples
+    --------
+    >>> from convt1d import threads
+    >>> threads.release_workspaces() >= 0
+    True
     """
     from .cpu import _runtime
 

@@ -49,13 +49,15 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
     Parameters
     ----------
-    in_channels, out_channels, kernel_size, stride, output_padding, groups, bias, dilation
+    in_channels, out_channels, kernel_size, stride : int
         As torch's.
     padding : int or (int, int)
         As torch's; a pair is ``(left, right)``.
+    output_padding, groups, bias, dilation : int, bool
+        As torch's.
     padding_mode : {"zeros", "reflect", "replicate", "circular"}
         How the input continues outside its L samples; torch refuses all but the first.
-    device, dtype
+    device, dtype : torch.device, torch.dtype
         As torch's: float32, float64, complex64, complex128, float16 or bfloat16. The input must be on the CPU.
 
     Raises
@@ -139,12 +141,22 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         Parameters
         ----------
         input : Tensor, shape (N, C_in, L) or (C_in, L)
+            On the CPU, of any strides.
         output_size : sequence of int, optional
             Length of the output, alone or as the last number of a shape, in place of output_padding.
 
         Returns
         -------
         Tensor, shape (N, C_out, L_out) or (C_out, L_out)
+            As torch's layer returns it.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from convt1d.torch import ConvTranspose1d
+        >>> layer = ConvTranspose1d(8, 4, 3, stride=2, padding=1)
+        >>> layer(torch.ones(2, 8, 10)).shape, layer(torch.ones(2, 8, 10), output_size=[20]).shape
+        (torch.Size([2, 4, 19]), torch.Size([2, 4, 20]))
         """
         weight, bias = self.weight, self.bias
         if torch.is_autocast_enabled("cpu"):

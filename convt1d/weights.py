@@ -44,7 +44,7 @@ _LONGEST_CHAIN = 100  # of Identity nodes
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
-    """A transposed convolution in a file; None where the file does not say.
+    """A transposed convolution in a file, as `list_layers` finds it; None where the file does not say.
 
     Attributes
     ----------
@@ -85,6 +85,7 @@ def list_layers(path) -> list[LayerInfo]:
     Returns
     -------
     list of LayerInfo
+        In the order of the file.
 
     Raises
     ------

@@ -1,68 +1,158 @@
 # SPDX-License-Identifier: MIT
-"""Every example in the documentation runs and says what it does."""
+"""Every example in the documentation runs and says what it does.
+
+In the pages of docs/, all blocks of a page run in order, with the same names and in an empty folder::
+
+    ```python      run; where it holds `>>>`, what is printed is compared, as doctest does it
+    ```console     of it, lines that begin with `$ convt1d`; what the command prints is compared, `...` as in doctest
+
+A section that needs an optional package is left out where that is missing. Other blocks (text, sh, `python loop`)
+are not run here.
+"""
 
 import doctest
 import importlib
+import os
 import re
 import runpy
 import shlex
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import convt1d
+import convt1d.cli
 from convt1d import explain, initialize, plot
-from convt1d.cli import main
 from convt1d.weights import list_layers
 
 ROOT = Path(__file__).parent.parent
+PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+WITH_EXAMPLES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    for path in sorted((ROOT / "convt1d").glob("**/*.py"))
+    if ">>> " in path.read_text(encoding="utf-8") and path.stem != "__init__"
+]
+OPTIONAL = ("dask", "distributed", "jax", "keras", "matplotlib", "onnx", "onnxruntime", "sklearn", "torch", "zarr")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "convolution",
-        "explain",
-        "functional",
-        "geometry",
-        "gradients",
-        "initialize",
-        "layer",
-        "padding",
-        "stream",
-        "weights",
-    ],
-)
-def test_docstring_examples(name):
-    result = doctest.testmod(importlib.import_module(f"convt1d.{name}"))
-    assert result.attempted > 0
-    assert result.failed == 0
+def run_python(code, names, name):
+    """Run a block of Python; with `>>>` as a doctest."""
+    if ">>>" not in code:
+        exec(compile(code, name, "exec"), names)
+        return
+    example = doctest.DocTestParser().get_doctest(code, names, name, name, 0)
+    example.globs = names  # not the copy: later blocks see its names
+    run_doctest(example)
 
 
-def test_docstring_example_of_onnx():
-    pytest.importorskip("onnx")
-    result = doctest.testmod(importlib.import_module("convt1d.onnx"))
-    assert (result.attempted > 0, result.failed) == (True, 0)
+def run_doctest(example):
+    """Run it; an exception that it does not show is raised here."""
+    try:
+        doctest.DebugRunner(optionflags=doctest.ELLIPSIS).run(example, clear_globs=False)
+    except doctest.DocTestFailure as failure:
+        raise AssertionError(
+            f"{example.name}: {failure.example.source}printed\n{failure.got}instead of\n{failure.example.want}"
+        ) from None
+    except doctest.UnexpectedException as unexpected:
+        raise unexpected.exc_info[1] from None
 
 
-def test_docstring_examples_of_torch():
-    pytest.importorskip("torch")
-    result = doctest.testmod(importlib.import_module("convt1d.torch"))
-    assert (result.attempted > 0, result.failed) == (True, 0)
+def run_console(text, capsys, name):
+    """Run the `$ convt1d` lines of a console block."""
+    for command, wanted in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", text, re.MULTILINE):
+        program, *arguments = shlex.split(command)
+        if program == "convt1d":
+            capsys.readouterr()
+            assert convt1d.cli.main(arguments) in (0, None), command
+            printed = capsys.readouterr().out
+            assert doctest.OutputChecker().check_output(wanted, printed, doctest.ELLIPSIS), f"{name}: {printed}"
 
 
-def test_docstring_examples_of_sklearn():
-    pytest.importorskip("sklearn")
-    result = doctest.testmod(importlib.import_module("convt1d.sklearn"))
-    assert (result.attempted > 0, result.failed) == (True, 0)
+def missing_package(error):
+    """The optional package that an ImportError, or its cause, names; None if it is another error."""
+    for each in (error, error.__cause__):
+        if isinstance(each, ModuleNotFoundError) and each.name.partition(".")[0] in OPTIONAL:
+            return each.name
+    return None
 
 
-def test_docstring_examples_of_plot():
-    pytest.importorskip("matplotlib").use("Agg")
-    result = doctest.testmod(importlib.import_module("convt1d.plot"))
-    importlib.import_module("matplotlib.pyplot").close("all")
-    assert (result.attempted > 0, result.failed) == (True, 0)
+@pytest.mark.parametrize("module", WITH_EXAMPLES)
+def test_docstring_examples(module):
+    missing = []
+    try:
+        examples = [test for test in doctest.DocTestFinder().find(importlib.import_module(module)) if test.examples]
+    except ImportError as error:
+        if missing_package(error) is None:
+            raise
+        pytest.skip(f"missing: {missing_package(error)}")
+    assert examples
+    for example in examples:
+        try:
+            run_doctest(example)
+        except ImportError as error:
+            if missing_package(error) is None:
+                raise
+            missing.append(missing_package(error))
+    if missing:
+        pytest.skip(f"the others ran; missing: {', '.join(missing)}")
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:keras.*")  # its own use of NumPy
+@pytest.mark.parametrize("page", PAGES)
+def test_page(page, capsys, tmp_path, monkeypatch):
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "torch"))
+    names, missing = {"__name__": "__main__"}, []
+    for section in re.split(r"^(?=## )", text, flags=re.MULTILINE):
+        try:
+            for package in OPTIONAL:
+                if re.search(rf"^(>>> )?(import|from) {package}\b", section, re.MULTILINE):
+                    with warnings.catch_warnings():  # what they say of each other while they are loaded
+                        warnings.simplefilter("ignore")
+                        importlib.import_module(package)
+            for kind, code in re.findall(r"^```(python|console)\n(.*?)^```", section, re.MULTILINE | re.DOTALL):
+                name = f"{page}, {section.splitlines()[0]}"
+                if kind == "python":
+                    run_python(code, names, name)
+                else:
+                    run_console(code, capsys, name)
+        except ImportError as error:
+            if missing_package(error) is None:
+                raise
+            missing.append(missing_package(error))
+    if missing:
+        pytest.skip(f"the rest of the page ran; missing: {', '.join(missing)}")
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page}" for page in PAGES)])
+def test_links(page):
+    """What a page links to in the repository is there; headings too."""
+    path = ROOT / page
+    for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
+        if "://" not in target:
+            file, _, _ = target.partition("#")
+            assert (path.parent / file).exists(), target
+
+
+def test_padding_modes_picture(tmp_path):
+    """What is drawn outside the signal is numpy.pad's; inside, the curve of every mode goes through the same points."""
+    script = runpy.run_path(str(ROOT / "docs" / "examples" / "padding_modes.py"))
+    signal = script["SIGNAL"]
+    middles = []
+    for mode, of_numpy in (("zeros", "constant"), ("reflect", "reflect"), ("replicate", "edge"), ("circular", "wrap")):
+        outside, values, at, y = script["case"](mode)
+        (left,) = np.flatnonzero(np.diff(outside) > 1) + 1
+        padded = np.pad(signal, (left, outside.size - left), mode=of_numpy)
+        np.testing.assert_array_equal(values, padded[outside + left])
+        assert at.size == y.size == signal.size * script["STRIDE"]
+        middles.append(y[(at > 2.5) & (at < signal.size - 3.5)])
+    assert np.ptp(middles, axis=0).max() == 0
+    pytest.importorskip("matplotlib")
+    script["draw"](tmp_path / "picture.png")
+    assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
 def test_readme_example():
@@ -91,14 +181,9 @@ def test_learning_example(tmp_path):
 
 
 def test_pipelines(tmp_path):
-    """The examples in docs/pipelines.md run, and its figures are what the script prints."""
+    """The figures in docs/pipelines.md are what the script prints."""
     pytest.importorskip("sklearn")
     text = (ROOT / "docs" / "pipelines.md").read_text(encoding="utf-8")
-    names = {}
-    exec("".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), names)
-    assert names["finer"].shape == (20, 200)
-    assert names["search"].best_params_["weights"] == "learned"
-    assert names["restored"].shape == (10, 100)
     script = runpy.run_path(str(ROOT / "docs" / "examples" / "pipeline.py"))
     found = script["compare"]()
     assert script["table"](found["mse"]) in text
@@ -108,26 +193,21 @@ def test_pipelines(tmp_path):
     assert (tmp_path / "picture.png").stat().st_size > 10_000
 
 
+def test_plots_of_the_pictures_page():
+    """Its blocks `python plot` draw something; what is printed on the page is checked with all pages."""
+    pytest.importorskip("matplotlib").use("Agg")
+    text = (ROOT / "docs" / "pictures.md").read_text(encoding="utf-8")
+    names = {}
+    exec("".join(re.findall(r"```python(?: plot)?\n(.*?)```", text, re.DOTALL)), names)
+    assert all(ax.has_data() for ax in names["figure"].axes)
+    names["plt"].close(names["figure"])
+
+
 def test_training_loops(capsys):
     """The loops in docs/learning.md run and print what is shown below them."""
     text = (ROOT / "docs" / "learning.md").read_text(encoding="utf-8")
     exec("".join(re.findall(r"```python loop\n(.*?)```", text, re.DOTALL)), {})
     assert f"```\n{capsys.readouterr().out}```" in text
-
-
-def test_pictures_page(capsys):
-    """The command and the code in docs/pictures.md print what is shown below them; the plots run."""
-    text = (ROOT / "docs" / "pictures.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"```console\n(.*)\n```", text)
-    assert main(shlex.split(command)[1:]) == 0
-    assert f"```\n{capsys.readouterr().out}```" in text
-    names = {}
-    exec("".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL)), names)
-    assert f"```\n{capsys.readouterr().out}```" in text
-    pytest.importorskip("matplotlib").use("Agg")
-    exec("".join(re.findall(r"```python plot\n(.*?)```", text, re.DOTALL)), names)
-    assert all(ax.has_data() for ax in names["figure"].axes)
-    names["plt"].close(names["figure"])
 
 
 def test_docstrings_name_all_parameters():
