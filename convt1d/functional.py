@@ -79,7 +79,7 @@ class Operator:
             out[...] = y
         return out
 
-    def _check_shape(self, x, channels_last):
+    def _check_shape(self, x, channels_last=False):
         x = arrays.as_array("x", x, (2, 3))
         channels = self.geometry.in_channels
         if x.shape[-1 if channels_last else -2] != channels:

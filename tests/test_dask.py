@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: MIT
 """Dask arrays: the in-memory result for any chunks, exactly the halo, lazily, and on processes that die."""
 
-import doctest
 import importlib
 import itertools
 import os
@@ -403,8 +402,3 @@ def test_documentation(tmp_path):
             [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
         )
         assert (done.returncode, done.stdout) == (0, shown), done.stderr
-
-
-def test_docstring_example():
-    result = doctest.testmod(convt1d.dask)
-    assert (result.attempted > 0, result.failed) == (True, 0)
