@@ -68,8 +68,6 @@ class Operator:
         if x.dtype != compute or not x.flags.aligned:
             x = x.astype(compute)
         y = out if dtype == compute else np.empty(shape, compute)
-        if run.leaves_gaps:
-            y[...] = 0 if bias is None else bias[:, None]
         run(x, y, bias, threads.paying(*work, allowed))
         if y is not out:
             out[...] = y

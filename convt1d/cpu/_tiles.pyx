@@ -639,7 +639,7 @@ cdef class Run:
     cdef Call call
     cdef object keep        # arrays that pointers in `call` point into
     cdef Py_ssize_t items
-    cdef readonly bint leaves_gaps     # some output positions belong to no tap: fill y with the bias first
+    cdef bint leaves_gaps       # some output positions belong to no tap
 
     def __cinit__(self):
         self.call.entries = NULL
@@ -724,6 +724,9 @@ cdef class Run:
                     while taken < threads:
                         workspaces[taken] = take_workspace()
                         taken += 1
+                    # from here on nothing can fail: y is written wholly or not at all
+                    if self.leaves_gaps:
+                        y[...] = 0 if bias is None else bias[:, None]
                     with nogil:
                         if double_precision:
                             run_items[double](layer, &call, items, threads, workspaces, 0)
