@@ -62,7 +62,7 @@ class Operator:
         return self._run(call, x, out, allowed)
 
     def _run(self, call, x, out, allowed):
-        run, dtype, compute, bias, fill, shape, work = call
+        run, dtype, compute, bias, shape, work = call
         if out is None:
             out = np.empty(shape, dtype)
         else:
@@ -72,8 +72,6 @@ class Operator:
         if x.dtype != compute or not x.flags.aligned:
             x = x.astype(compute)
         y = out if dtype == compute else np.empty(shape, compute)
-        if run.leaves_gaps:
-            y[...] = fill
         run(x, y, bias, threads.paying(*work, allowed))
         if y is not out:
             out[...] = y
@@ -101,9 +99,8 @@ class Operator:
         from .cpu import _tiles  # SciPy's BLAS takes 0.15 s to import: not before it is needed
 
         kernel, bias = self._kernel(compute, allowed, channels_last)
-        fill = 0 if bias is None else bias if channels_last else bias[:, None]
         if batch == 0:
-            call = None, dtype, compute, bias, fill, shape, None
+            call = None, dtype, compute, bias, shape, None
         else:
             sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
             left = window.start + kernel.plan.reach
@@ -112,7 +109,7 @@ class Operator:
             steps = window.length if kernel.plan.correlates else length
             multiply_adds = batch * steps * self.weight.size * (4 if compute.kind == "c" else 1)
             data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * window.length)
-            call = run, dtype, compute, bias, fill, shape, (multiply_adds, data_bytes)
+            call = run, dtype, compute, bias, shape, (multiply_adds, data_bytes)
         if len(self._calls) >= _REMEMBERED:
             self._calls.clear()
         self._calls[key] = call

@@ -378,7 +378,6 @@ class ConvTranspose1dStream:
                     f"after {received} received samples, got {samples.shape}"
                 )
             result = arrays.result_dtype(samples.dtype, self._whole.weight.dtype)
-            self.reset()
             self._begin(samples, result)
             self._end = self._history + (samples.shape[-1] if received < self.warm_up else 0)
             self._buffer[..., self._end - samples.shape[-1] : self._end] = samples
@@ -407,14 +406,13 @@ class ConvTranspose1dStream:
 
     def _begin(self, samples, result):
         """A signal with the batch size, channels and dtype of `samples`, and room for them."""
+        self._buffer = self._new_buffer(samples.shape[:-1], samples.dtype, self._history, samples.shape[-1])
         self._lead, self._dtype, self._result = samples.shape[:-1], samples.dtype, result
-        self._buffer = self._new_buffer(self._history, samples.shape[-1])
 
-    def _new_buffer(self, kept, n):
-        width = dispatch.leading(kept + max(n, kept, _ROOM))
-        shape = (*self._lead, width)
-        arrays.check_size("the stream's buffer", shape, self._dtype)
-        return np.empty(shape, self._dtype)
+    def _new_buffer(self, lead, dtype, kept, n):
+        shape = (*lead, dispatch.leading(kept + max(n, kept, _ROOM)))
+        arrays.check_size("the stream's buffer", shape, dtype)
+        return np.empty(shape, dtype)
 
     def _remembered(self, received):
         """How many samples the buffer holds: while nothing has been returned, all and no history."""
@@ -425,7 +423,7 @@ class ConvTranspose1dStream:
         buffer, kept = self._buffer, self._remembered(self._received)
         at = self._history if self._received < self.warm_up else 0
         if at + kept + n > buffer.shape[-1]:
-            buffer = self._new_buffer(at + kept, n)
+            buffer = self._new_buffer(self._lead, self._dtype, at + kept, n)
         buffer[..., at : at + kept] = self._buffer[..., self._end - kept : self._end]
         self._buffer, self._end = buffer, at + kept
         return buffer

@@ -7,7 +7,8 @@ import functools
 import math
 import operator
 import os
-from pathlib import Path
+import time
+from pathlib import Path, PurePosixPath
 
 # Work below this stays on one thread: waking a second one costs 5..50 us (Zen 4, 2026-11).
 SERIAL_SECONDS = 60e-6
@@ -16,6 +17,13 @@ MOST = 256
 # What one thread does, to estimate that work: multiply-adds and bytes per second. Only the order matters.
 _MULTIPLY_ADDS = 40e9
 _BYTES = 15e9
+# Where other processes keep the cores busy, a call waits for its own threads, spinning, until they get their turn: 50
+# to 250 times as long as it takes alone (0.2 ms of work on two cores, one and four busy processes; Zen 4, 2026-11).
+# A call that took so much longer than it would have alone, and more than this,
+_LOSS, _SPARE = 1.25, 100e-6
+# ... leaves the calls of the next so many times its wait to one thread: trying again costs a twentieth.
+_PATIENCE = 20
+_alone_until = 0.0
 
 
 def count(workers) -> int:
@@ -24,9 +32,7 @@ def count(workers) -> int:
     None is what OpenMP would take (OMP_NUM_THREADS, affinity) and what the cgroup's quota leaves.
     """
     if workers is None:
-        from .cpu import _runtime
-
-        return min(_runtime.openmp_threads(), _quota())
+        return min(_runtime().openmp_threads(), _quota())
     try:
         if isinstance(workers, bool):
             raise TypeError
@@ -46,7 +52,16 @@ def paying(multiply_adds: int, data_bytes: int, allowed: int) -> int:
     if allowed == 1:
         return 1
     seconds = max(multiply_adds / _MULTIPLY_ADDS, data_bytes / _BYTES)
-    return max(1, min(allowed, int(seconds / (SERIAL_SECONDS / 2)))) if seconds > SERIAL_SECONDS else 1
+    if seconds <= SERIAL_SECONDS or time.monotonic() < _alone_until:
+        return 1
+    return max(1, min(allowed, int(seconds / (SERIAL_SECONDS / 2))))
+
+
+def learn(own: float, waited: float, share: float) -> None:
+    """How a parallel call went: its caller worked `own` seconds on a `share` of it, then waited for the others."""
+    global _alone_until
+    if share > 0 and own + waited > _LOSS * own / share + _SPARE:
+        _alone_until = time.monotonic() + _PATIENCE * waited
 
 
 def release_workspaces() -> int:
@@ -63,25 +78,50 @@ def release_workspaces() -> int:
     >>> threads.release_workspaces() >= 0
     True
     """
+    return _runtime().release_workspaces()
+
+
+@functools.cache
+def _runtime():
+    """The extension, imported late; an import statement would cost a call 0.8 us, even of what is imported already."""
     from .cpu import _runtime
 
-    return _runtime.release_workspaces()
+    return _runtime
 
 
 @functools.cache
 def _quota() -> int:
-    """CPUs that the Linux control group grants; a large number where there is no quota."""
-    for quota_file, period_file in (
-        ("/sys/fs/cgroup/cpu.max", None),
-        ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"),
-    ):
-        try:
-            fields = Path(quota_file).read_text().split()
-            if period_file:
-                fields += Path(period_file).read_text().split()
-            quota, period = float(fields[0]), float(fields[1])
-        except (OSError, ValueError, IndexError):  # no such group, or "max"
+    return granted_cpus(Path("/"))
+
+
+def granted_cpus(root: Path) -> int:
+    """CPUs that the process's Linux control groups grant, its own and those above; 65536 where there is no quota.
+
+        proc/self/cgroup                    0::/app/web              or, of version 1, 4:cpu,cpuacct:/app/web
+        sys/fs/cgroup/[app/[web/]]cpu.max   150000 100000            sys/fs/cgroup/cpu/[app/[web/]]cpu.cfs_quota_us, ...
+
+    In a container the path may be one outside it; its own group is the root then.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        lines = []
+    granted: float = 1 << 16
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if not controllers:
+            mount, names = root / "sys/fs/cgroup", ("cpu.max",)
+        elif "cpu" in controllers.split(","):
+            mount, names = root / "sys/fs/cgroup/cpu", ("cpu.cfs_quota_us", "cpu.cfs_period_us")
+        else:
             continue
-        if quota > 0 and period > 0:
-            return max(1, math.ceil(quota / period))
-    return 1 << 16
+        group = PurePosixPath(path.lstrip("/"))
+        for folder in (group, *group.parents):
+            try:
+                text = " ".join((mount / folder / name).read_text() for name in names)
+                quota, period = map(float, text.split())
+            except (OSError, ValueError):  # no such group, or "max"
+                continue
+            if quota > 0 and period > 0:
+                granted = min(granted, quota / period)
+    return max(1, math.ceil(granted))

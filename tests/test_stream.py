@@ -510,3 +510,20 @@ def test_good_state_of_that_kind():
     assert stream.process(np.ones((2, 3))).shape == (1, 3)
     other = ConvTranspose1dStream(ConvTranspose1d(2, 1, 5, 2, rng=0))
     refuse(ValueError, ["geometry", "stride=2", "stride=1"], other.restore, stream.state())
+
+
+def test_restore_without_memory_leaves_the_stream_as_it_was(monkeypatch):
+    layer, x = layer_of(np.ones((2, 3, 5)), stride=2), np.ones((2, 300))
+    stream, other = ConvTranspose1dStream(layer), ConvTranspose1dStream(layer)
+    other.process(np.zeros((1, 2, 7)))
+
+    def no_memory(*given):
+        raise MemoryError("as a test wants it")
+
+    for fresh in (True, False):
+        with monkeypatch.context() as patch:
+            patch.setattr(ConvTranspose1dStream, "_new_buffer", no_memory)
+            with pytest.raises(MemoryError, match="as a test wants it"):
+                stream.restore(other.state())
+        assert (stream.state()["samples"] is None) == fresh
+        stream.process(x)

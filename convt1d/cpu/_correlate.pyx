@@ -27,7 +27,7 @@ from libc.string cimport memset
 
 from convt1d.cpu._load cimport Phases, Signal, floor_div, leading, load_phases, load_run
 from convt1d.cpu._runtime cimport (
-    LEVEL, MOST_THREADS, give_workspace, going_parallel, omp_get_thread_num, take_workspace,
+    LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
 )
 from convt1d.cpu._simd cimport correlate_leaf, dot_leaf, gather_leaf, real, unfold_leaf
 
@@ -260,14 +260,17 @@ cdef void run_item(const Job *job, Py_ssize_t item, real *workspace) noexcept no
                  <real *>job.out + group * (job.inputs // job.parts) * job.pairs)
 
 
-cdef void run_items(const Job *job, Py_ssize_t items, int threads, void **workspaces, real unused) noexcept nogil:
+cdef void run_items(const Job *job, Py_ssize_t items, int threads, void **workspaces, Watch *watch,
+                    real unused) noexcept nogil:
     cdef Py_ssize_t item
     if threads == 1:            # no parallel region at all
         for item in range(items):
             run_item[real](job, item, <real *>workspaces[0])
         return
+    begin_watch(watch)
     for item in prange(items, schedule="dynamic", num_threads=threads):
         run_item[real](job, item, <real *>workspaces[omp_get_thread_num()])
+        did(watch, 1)
 
 
 def weight_gradient(plan, geometry, sources, halo, x, g, out, int threads):
@@ -297,6 +300,7 @@ def weight_gradient(plan, geometry, sources, halo, x, g, out, int threads):
     cdef bint double_precision = size == 8
     cdef void *workspaces[MOST_THREADS]
     cdef int i, taken = 0
+    cdef Watch watch
     job.level = LEVEL
     job.parts, job.batch, job.groups = plan.parts, x.shape[0], geometry.groups
     job.channels, job.outputs = x.shape[1] // job.groups, g.shape[1] // job.groups
@@ -340,17 +344,18 @@ def weight_gradient(plan, geometry, sources, halo, x, g, out, int threads):
                 job.x.sn, job.x.sc, job.x.sl = xb.strides[0] // size, xb.strides[1] // size, xb.strides[2] // size
                 job.g.sn, job.g.sc, job.g.sl = gb.strides[0] // size, gb.strides[1] // size, gb.strides[2] // size
                 job.x.sp = job.g.sp = 1
-                if threads > 1:
-                    going_parallel()
+                threads = team(threads)
                 try:
                     while taken < threads:
                         workspaces[taken] = take_workspace()
                         taken += 1
                     with nogil:
                         if double_precision:
-                            run_items[double](&job, items, threads, workspaces, 0)
+                            run_items[double](&job, items, threads, workspaces, &watch, 0)
                         else:
-                            run_items[float](&job, items, threads, workspaces, 0)
+                            run_items[float](&job, items, threads, workspaces, &watch, 0)
+                    if threads > 1:
+                        settle(&watch, items)
                 finally:
                     for i in range(taken):
                         give_workspace(workspaces[i])

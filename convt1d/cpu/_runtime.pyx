@@ -11,12 +11,16 @@ import os
 
 import numpy as np
 
-from convt1d import dispatch
+from convt1d import dispatch, threads
 
 cdef extern from "_openmp.h" nogil:
     const int BUILT_WITH_OPENMP
     int omp_get_max_threads()
-    int PAUSE_OPENMP()
+    int omp_get_num_procs()
+
+cdef extern from "_team.h" nogil:
+    int startable(int)
+    void prepare_forks()
 
 cdef int _level() except -1:
     """The processor's SIMD level, or the lower one that CONVT1D_SIMD asks for."""
@@ -37,36 +41,30 @@ def machine():
 # ---- OpenMP -----------------------------------------------------------------------------------------------
 
 def openmp_threads():
-    """What OpenMP would use now: OMP_NUM_THREADS, affinity and omp_set_num_threads are in it. 1 without OpenMP."""
-    return omp_get_max_threads()
+    """What OpenMP would use now: OMP_NUM_THREADS and omp_set_num_threads are in it. 1 without OpenMP.
+
+    Affinity, too, but as it was when OpenMP was loaded: asked for again, as it may have been narrowed since.
+    """
+    cdef int most = omp_get_max_threads()
+    return most if most == 1 else min(most, omp_get_num_procs())
 
 
 def built_with_openmp():
     return bool(BUILT_WITH_OPENMP)
 
 
-cdef bint _parallel = False      # whether OpenMP has threads waiting
+cdef int team(int wanted) noexcept:
+    """How many of so many threads, at most MOST_THREADS, a parallel region can have; to be asked before each."""
+    return startable(wanted) if wanted > 1 else 1
 
 
-cdef void going_parallel() noexcept:
-    """To be called before a parallel region."""
-    global _parallel
-    _parallel = True
+cdef settle(Watch *watch, Py_ssize_t items):
+    """After a parallel region."""
+    waited = omp_get_wtime() - watch.done
+    threads.learn(watch.done - watch.begin, waited, watch.items / <double>items)
 
 
-def _before_fork():
-    """A child of a process with waiting libgomp threads would wait for them forever: send them home first.
-
-    https://gcc.gnu.org/bugzilla/show_bug.cgi?id=58378; the next parallel call starts them again, about 0.1 ms.
-    """
-    global _parallel
-    if _parallel:
-        PAUSE_OPENMP()
-        _parallel = False
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
+prepare_forks()     # see _team.h
 
 
 # ---- memory -----------------------------------------------------------------------------------------------
@@ -93,8 +91,11 @@ cdef void *take_workspace() except NULL:
         return aligned
 
 
-cdef give_workspace(void *workspace):
-    _free_workspaces.append(<uintptr_t>workspace)
+cdef void give_workspace(void *workspace) noexcept:
+    try:
+        _free_workspaces.append(<uintptr_t>workspace)
+    except MemoryError:
+        free((<void **>workspace)[-1])
 
 
 def release_workspaces():

@@ -11,7 +11,6 @@ class Kernel:
     def __init__(self, plan: dispatch.Plan, weight: NDArray[np.inexact], groups: int, threads: int) -> None: ...
 
 class Run:
-    leaves_gaps: bool
     def __init__(
         self,
         kernel: Kernel,

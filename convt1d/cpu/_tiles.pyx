@@ -23,7 +23,7 @@ from libc.string cimport memcpy, memset
 from convt1d.cpu._blas cimport gemm_nt
 from convt1d.cpu._load cimport Phases, Signal, floor_div, leading, load_phases, load_run
 from convt1d.cpu._runtime cimport (
-    LEVEL, MOST_THREADS, give_workspace, going_parallel, omp_get_thread_num, take_workspace,
+    LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
 )
 from convt1d.cpu._simd cimport (
     AHEAD, Sum, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, real, simd_rows,
@@ -424,7 +424,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
 
 
 cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int threads, void **workspaces,
-                    real unused) noexcept nogil:
+                    Watch *watch, real unused) noexcept nogil:
     cdef Py_ssize_t item
     cdef int chunk
     if threads == 1:            # no parallel region at all
@@ -433,8 +433,11 @@ cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int 
         return
     # dynamic: one disturbed core must not hold up the other
     chunk = <int>max(1, min(64, items // (threads * 32)))
+    begin_watch(watch)
     for item in prange(items, schedule="dynamic", chunksize=chunk, num_threads=threads):
         run_item[real](layer, call, item, <real *>workspaces[omp_get_thread_num()])
+        if (item + 1) % chunk == 0 or item + 1 == items:
+            did(watch, chunk)
 
 
 # ---- pack -------------------------------------------------------------------------------------------------
@@ -630,9 +633,7 @@ cdef class Kernel:
         cdef real *out = &packed[0]
         cdef Py_ssize_t item, sc, so, sk, apart, size = sizeof(real)
         cdef Py_buffer buffer
-        threads = min(threads, MOST_THREADS) if packed.shape[0] > PACK_SERIAL else 1
-        if threads > 1:
-            going_parallel()
+        threads = team(min(threads, MOST_THREADS) if packed.shape[0] > PACK_SERIAL else 1)
         PyObject_GetBuffer(weight, &buffer, PyBUF_STRIDED_RO)
         try:
             w = <const real *>buffer.buf
@@ -668,7 +669,7 @@ cdef class Run:
     cdef Call call
     cdef object keep        # arrays that pointers in `call` point into
     cdef Py_ssize_t items
-    cdef readonly bint leaves_gaps     # some output positions belong to no tap: fill y with the bias first
+    cdef bint leaves_gaps       # some output positions belong to no tap
 
     def __cinit__(self):
         self.call.entries = NULL
@@ -728,6 +729,7 @@ cdef class Run:
         cdef void *workspaces[MOST_THREADS]
         cdef int i, taken = 0
         cdef bint double_precision = self.kernel.double_precision
+        cdef Watch watch
         threads = max(1, min(threads, MOST_THREADS))
         call.blocks_per_item, call.block_groups = layer.nblocks, 1
         if threads > 1:
@@ -750,17 +752,21 @@ cdef class Run:
                     PyObject_GetBuffer(bias, &bb, PyBUF_STRIDED_RO)
                     call.bias = bb.buf
                     PyBuffer_Release(&bb)       # the caller holds it
-                if threads > 1:
-                    going_parallel()
+                threads = team(threads)
                 try:
                     while taken < threads:
                         workspaces[taken] = take_workspace()
                         taken += 1
+                    # from here on nothing can fail: y is written wholly or not at all
+                    if self.leaves_gaps:
+                        y[...] = 0 if bias is None else bias if layer.channels_last else bias[:, None]
                     with nogil:
                         if double_precision:
-                            run_items[double](layer, &call, items, threads, workspaces, 0)
+                            run_items[double](layer, &call, items, threads, workspaces, &watch, 0)
                         else:
-                            run_items[float](layer, &call, items, threads, workspaces, 0)
+                            run_items[float](layer, &call, items, threads, workspaces, &watch, 0)
+                    if threads > 1:
+                        settle(&watch, items)
                 finally:
                     for i in range(taken):
                         give_workspace(workspaces[i])
