@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 """What all calls share: the processor's SIMD level, OpenMP and forks, the threads' workspaces."""
 
 from libc.stdint cimport uintptr_t
@@ -61,8 +61,8 @@ def _before_fork():
     """
     global _parallel
     if _parallel:
+        _parallel = False       # first: without a GIL another thread may go parallel meanwhile
         PAUSE_OPENMP()
-        _parallel = False
 
 
 if hasattr(os, "register_at_fork"):
