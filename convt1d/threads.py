@@ -18,7 +18,7 @@ _MULTIPLY_ADDS = 40e9
 _BYTES = 15e9
 
 
-def count(workers) -> int:
+def count(workers: object) -> int:
     """The number of threads that `workers` allows: None, a positive int, or negative counting back.
 
     None is what OpenMP would take (OMP_NUM_THREADS, affinity) and what the cgroup's quota leaves.
@@ -30,7 +30,7 @@ def count(workers) -> int:
     try:
         if isinstance(workers, bool):
             raise TypeError
-        n = operator.index(workers)
+        n = operator.index(workers)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"workers must be None or an int, got {workers!r}") from None
     if n > 0:
