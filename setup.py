@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The extension modules and their OpenMP flags; everything else is in pyproject.toml."""
+"""The extension modules: OpenMP flags, stable ABI, coverage; everything else is in pyproject.toml."""
 
 import os
 import sys
+import sysconfig
 from glob import glob
 
 from setuptools import Extension, setup
@@ -16,6 +17,14 @@ compile_args, link_args = FLAGS.get(sys.platform, (["-O3"], []))
 # CONVT1D_OPENMP=0 builds without OpenMP: the same results on one thread.
 if os.environ.get("CONVT1D_OPENMP", "1") == "0":
     compile_args, link_args = [flag for flag in compile_args if "O" in flag and "openmp" not in flag], []
+# CONVT1D_COVERAGE=1 counts executions of each line for gcov, named by Cython's line instead of C's (.ci/coverage).
+coverage = os.environ.get("CONVT1D_COVERAGE", "0") == "1"
+if coverage:
+    # atomic: prange's threads count too
+    compile_args = [*compile_args, "-O1", "--coverage", "-fprofile-update=atomic"]
+    link_args = [*link_args, "--coverage"]
+# One wheel for every CPython from 3.11 on. Free-threaded builds have no stable ABI that Cython can use.
+abi3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 
 setup(
     ext_modules=[
@@ -24,9 +33,15 @@ setup(
             [f"convt1d/cpu/{name}.pyx"],
             depends=[path for pattern in ("*.h", "*.inc", "*.pxd") for path in glob(f"convt1d/cpu/{pattern}")],
             include_dirs=["convt1d/cpu"],
+            define_macros=[("Py_LIMITED_API", "0x030B0000")] if abi3 else [],
+            py_limited_api=abi3,
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )
         for name in ("_correlate", "_runtime", "_tiles")
-    ]
+    ],
+    options={
+        "bdist_wheel": {"py_limited_api": "cp311"} if abi3 else {},
+        "build_ext": {"cython_line_directives": coverage},
+    },
 )

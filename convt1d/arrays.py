@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 # Types that are computed in themselves; the half types compute in float32.
@@ -10,7 +12,7 @@ _NATIVE = ("float32", "float64", "complex64", "complex128")
 _HALF = ("float16", "bfloat16")  # bfloat16 is ml_dtypes.bfloat16, where that is installed
 
 
-def as_array(name: str, value, ndims: tuple[int, ...] = ()) -> np.ndarray:
+def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
     """`value` as an ndarray, of one of `ndims` dimensions if they are given.
 
     Kinds that would silently lose their meaning are refused.
@@ -35,7 +37,7 @@ def as_array(name: str, value, ndims: tuple[int, ...] = ()) -> np.ndarray:
     return array
 
 
-def as_shaped(name: str, value, shape: tuple[int, ...]) -> np.ndarray:
+def as_shaped(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """`value` as an ndarray of exactly `shape`."""
     array = as_array(name, value)
     if array.shape != shape:
@@ -61,10 +63,10 @@ def compute_dtype(result: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if result.name in _HALF else result
 
 
-def layer_dtype(dtype) -> np.dtype:
+def layer_dtype(dtype: Any) -> np.dtype:
     """A layer's own dtype, checked."""
     try:
-        checked = np.dtype(dtype)
+        checked: np.dtype = np.dtype(dtype)
     except TypeError:
         raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}") from None
     if checked.name not in _NATIVE + _HALF:
@@ -90,7 +92,7 @@ def check_size(what: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
         raise ValueError(f"{what} of shape {shape} and dtype {dtype.name} would need {size:.3e} bytes, too large")
 
 
-def check_out(out, shape: tuple[int, ...], dtype: np.dtype, **inputs) -> None:
+def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, **inputs: Any) -> None:
     """`out` must be writable, C-contiguous, exactly of this shape and type, and apart from the inputs."""
     if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):
         raise TypeError(f"out must be a plain numpy.ndarray, got {type(out).__name__}")
@@ -107,8 +109,8 @@ def check_out(out, shape: tuple[int, ...], dtype: np.dtype, **inputs) -> None:
             raise ValueError(f"out must not overlap {name}, got arrays that share memory")
 
 
-def _shares_memory(a, b) -> bool:
+def _shares_memory(a: np.ndarray, b: np.ndarray) -> bool:
     try:
-        return np.shares_memory(a, b, max_work=100_000)
+        return np.shares_memory(a, b, max_work=100_000)  # type: ignore[arg-type]  # NumPy's stub knows only 0 and -1
     except np.exceptions.TooHardError:
         return True

@@ -94,7 +94,7 @@ class SlotLayout:
         return self.taps if rho < self.full else self.taps - 1
 
 
-def slot_layout(geometry: Geometry) -> SlotLayout:
+def slot_layout(geometry: Geometry | ConvGeometry) -> SlotLayout:
     """The slots of a geometry, of one real part."""
     g = math.gcd(geometry.stride, geometry.dilation)
     period = geometry.stride // g

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,8 +113,8 @@ def meetings(geometry: Geometry, L: int) -> Arithmetic:
     """As `arithmetic`, with what padding crops: outputs below 0, and from L_out on."""
     length = geometry_module.as_int("L", L, 1)
     window, before, after = check_small(geometry, length)
-    position, tap = np.meshgrid(np.arange(-before, length + after), np.arange(geometry.kernel_size), indexing="ij")
-    position, tap = position.ravel(), tap.ravel()
+    grid = np.meshgrid(np.arange(-before, length + after), np.arange(geometry.kernel_size), indexing="ij")
+    position, tap = (axis.ravel() for axis in grid)
     output = geometry.meeting(position, tap)
     order = np.argsort(output, kind="stable")  # positions rise within an output sample
     output, position, tap = output[order], position[order], tap[order]
@@ -187,7 +188,9 @@ def drawing(layer: ConvTranspose1d, L: int, width: int = 80) -> str:
     """
     table = arithmetic(layer, L)
     width = geometry_module.as_int("width", width, 1)
-    rows = range(min(0, table.position.min(initial=0)), max(table.length - 1, table.position.max(initial=0)) + 1)
+    rows: Sequence[int] = range(
+        min(0, table.position.min(initial=0)), max(table.length - 1, table.position.max(initial=0)) + 1
+    )
     longest = f" = x[{table.length - 1}]" if len(rows) > table.length else ""
     margin = 1 + max(len(name) for name in ("output", f"x[{rows[0]}]{longest}", f"x[{rows[-1]}]{longest}"))
     cell = 1 + len(str(max(table.output_length, layer.kernel_size) - 1))
@@ -394,7 +397,7 @@ def _suggestion(geometry: Geometry, imbalance_db: float, tones_db: float) -> str
         return "none, the weights make up for uneven counts"
     if kernel_size % stride:
         below = kernel_size // stride * stride
-        sizes = []
+        sizes: list[str] = []
         for size in (below, below + stride):
             if size:
                 crop = dilation * (size - 1) + 1 - stride

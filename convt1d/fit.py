@@ -90,7 +90,7 @@ class Statistics:
             self._add_steps(x, y, roots, max(starts[rho], stop), stops[rho], slots[rho : rho + 1])
         self.total += weights @ y.sum(axis=-1, dtype=self.total.dtype)
         steps = [b - a for a, b in zip(starts, stops, strict=True)]
-        self.rows = [rows + count * more for rows, more in zip(self.rows, steps, strict=True)]
+        self.rows = [rows + int(count * more) for rows, more in zip(self.rows, steps, strict=True)]
         self.unreached += float(weights.sum()) * (out_length - sum(steps))
         self.outputs += count * out_length
 
@@ -275,7 +275,7 @@ def check_alpha(alpha) -> float:
     """The penalty, a finite number of at least 0."""
     if isinstance(alpha, (bool, np.bool_)) or not isinstance(alpha, numbers.Real):
         raise TypeError(f"alpha must be a real number, got {alpha!r}")
-    if not 0 <= alpha < math.inf:
+    if not 0 <= alpha < math.inf:  # type: ignore[operator]
         raise ValueError(f"alpha must be a finite number of at least 0, got {alpha}")
     return float(alpha)
 

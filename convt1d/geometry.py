@@ -19,6 +19,12 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    Size = int | Sequence[int]
 
 #: The padding modes: how the input continues outside ``[0, L)``. Drawn in :mod:`convt1d.padding`.
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
@@ -92,7 +98,7 @@ class Geometry:
         first, past = self.reaching(left, left + self.output_length(1, output_padding))
         return max(0, -first), max(0, past - 1)
 
-    def meeting(self, i, k):
+    def meeting(self, i: Any, k: Any) -> Any:
         """Where input sample `i` and tap `k` meet: the output sample, if in ``[0, L_out)``; else it is cropped."""
         return i * self.stride + self.dilation * k - self.padding[0]
 
@@ -135,15 +141,15 @@ class ConvGeometry:
 
 
 def check(
-    in_channels,
-    out_channels,
-    kernel_size,
-    stride=1,
-    padding=0,
-    output_padding=0,
-    groups=1,
-    dilation=1,
-    padding_mode="zeros",
+    in_channels: Any,
+    out_channels: Any,
+    kernel_size: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    output_padding: Any = 0,
+    groups: Any = 1,
+    dilation: Any = 1,
+    padding_mode: Any = "zeros",
 ) -> Geometry:
     """Check all parameters of a layer and return them as a `Geometry`.
 
@@ -173,7 +179,14 @@ def check(
 
 
 def check_convolution(
-    in_channels, out_channels, kernel_size, stride=1, padding=0, dilation=1, groups=1, padding_mode="zeros"
+    in_channels: Any,
+    out_channels: Any,
+    kernel_size: Any,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: Any = 1,
+    padding_mode: Any = "zeros",
 ) -> ConvGeometry:
     """Check all parameters of a convolution; raises as `check` does."""
     in_channels, out_channels, groups = check_channels(in_channels, out_channels, groups)
@@ -190,7 +203,7 @@ def check_convolution(
     return ConvGeometry(in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode)
 
 
-def check_channels(in_channels, out_channels, groups):
+def check_channels(in_channels: Any, out_channels: Any, groups: Any) -> tuple[int, int, int]:
     in_channels = as_int("in_channels", in_channels, 1)
     out_channels = as_int("out_channels", out_channels, 1)
     groups = as_int("groups", groups, 1)
@@ -200,14 +213,16 @@ def check_channels(in_channels, out_channels, groups):
     return in_channels, out_channels, groups
 
 
-def check_padding_mode(padding_mode):
+def check_padding_mode(padding_mode: Any) -> None:
     if not isinstance(padding_mode, str):
         raise TypeError(f"padding_mode must be a string, got {padding_mode!r}")
     if padding_mode not in PADDING_MODES:
         raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
 
 
-def check_sliding(kernel_size, stride, padding, output_padding, dilation):
+def check_sliding(
+    kernel_size: Any, stride: Any, padding: Any, output_padding: Any, dilation: Any
+) -> tuple[int, int, tuple[int, int], int, int]:
     """The checks of `check` that need no channels."""
     kernel_size = as_int("kernel_size", kernel_size, 1, one_tuple=True)
     stride = as_int("stride", stride, 1, one_tuple=True)
@@ -223,7 +238,7 @@ def check_sliding(kernel_size, stride, padding, output_padding, dilation):
     return kernel_size, stride, padding, output_padding, dilation
 
 
-def check_output_padding(output_padding, stride, dilation):
+def check_output_padding(output_padding: int, stride: int, dilation: int) -> None:
     if output_padding >= max(stride, dilation):
         raise ValueError(
             "output_padding must be smaller than stride or dilation, "
@@ -231,12 +246,12 @@ def check_output_padding(output_padding, stride, dilation):
         )
 
 
-def as_length(name: str, value, least: int = 1, *, one_tuple: bool = False) -> int:
+def as_length(name: str, value: Any, least: int = 1, *, one_tuple: bool = False) -> int:
     """As `as_int`, for a number of samples."""
     return as_int(name, value, least, one_tuple=one_tuple, most=_LONGEST)
 
 
-def as_int(name: str, value, least: int, *, one_tuple: bool = False, most: int = _LARGEST) -> int:
+def as_int(name: str, value: Any, least: int, *, one_tuple: bool = False, most: int = _LARGEST) -> int:
     """`value` as an int from `least` to `most`; `one_tuple` also takes a tuple or list of one."""
     if one_tuple and isinstance(value, (tuple, list)):
         if len(value) != 1:
@@ -255,14 +270,14 @@ def as_int(name: str, value, least: int, *, one_tuple: bool = False, most: int =
     return number
 
 
-def as_flag(name: str, value) -> bool:
+def as_flag(name: str, value: Any) -> bool:
     """`value` as a bool: True or False, nothing that merely counts as one."""
     if type(value).__name__ not in ("bool", "bool_"):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
 
-def as_padding(padding) -> tuple[int, int]:
+def as_padding(padding: Any) -> tuple[int, int]:
     """`padding` as the pair (left, right)."""
     if isinstance(padding, (tuple, list)) and len(padding) == 2:
         return as_int("padding", padding[0], 0), as_int("padding", padding[1], 0)
@@ -272,7 +287,9 @@ def as_padding(padding) -> tuple[int, int]:
     return both, both
 
 
-def output_length(L, kernel_size, stride=1, padding=0, output_padding=0, dilation=1) -> int:
+def output_length(
+    L: int, kernel_size: Size, stride: Size = 1, padding: Size = 0, output_padding: Size = 0, dilation: Size = 1
+) -> int:
     """Length of the output of a transposed convolution.
 
     Parameters
@@ -306,7 +323,7 @@ def output_length(L, kernel_size, stride=1, padding=0, output_padding=0, dilatio
 
 
 def output_padding_for(
-    geometry: Geometry, length: int, output_size, shape: tuple[int, ...], channels_last: bool = False
+    geometry: Geometry, length: int, output_size: Any, shape: tuple[int, ...], channels_last: bool = False
 ) -> int:
     """The output_padding that gives `output_size`: an int, a 1-tuple or the full shape of the output."""
     size = output_size

@@ -32,7 +32,7 @@ def as_generator(rng) -> np.random.Generator:
     if rng is None or (isinstance(rng, Integral) and not isinstance(rng, bool)):
         if rng is not None and rng < 0:
             raise ValueError(f"rng must be a non-negative int, got {rng}")
-        return np.random.default_rng(rng)
+        return np.random.default_rng(rng)  # type: ignore[arg-type]
     raise TypeError(f"rng must be None, an int or a numpy.random.Generator, got {rng!r}")
 
 

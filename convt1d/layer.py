@@ -390,7 +390,7 @@ class ConvTranspose1d:
         return self._operator.weight.view()
 
     @weight.setter
-    def weight(self, value):
+    def weight(self, value: ArrayLike) -> None:
         self._set(self._operator.geometry, self._own("weight", value, self.weight.shape), self._operator.bias)
 
     @property
@@ -399,7 +399,7 @@ class ConvTranspose1d:
         return None if bias is None else bias.view()
 
     @bias.setter
-    def bias(self, value):
+    def bias(self, value: ArrayLike | None) -> None:
         if value is not None:
             value = self._own("bias", value, (self.out_channels,))
         self._set(self._operator.geometry, self._operator.weight, value)
@@ -788,7 +788,7 @@ class ConvTranspose1d:
 
         return weights.to_onnx(self._operator.geometry, self.weight, self.bias, path)
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         # packed weights are made again where the layer is used next
         return {
             "geometry": self._operator.geometry,
@@ -797,12 +797,12 @@ class ConvTranspose1d:
             "statistics": self._statistics,
         }
 
-    def __setstate__(self, state):
+    def __setstate__(self, state: dict[str, Any]) -> None:
         weight, bias = state["weight"].copy(), state["bias"]
         self._set(state["geometry"], weight, None if bias is None else bias.copy())
         self._statistics = copy.deepcopy(state["statistics"])
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         g = self._operator.geometry
         text = f"{g.in_channels}, {g.out_channels}, kernel_size=({g.kernel_size},), stride=({g.stride},)"
         left, right = g.padding

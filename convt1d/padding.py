@@ -15,10 +15,15 @@ arrays and know nothing of modes.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
 
-def source_index(i, length: int, mode: str):
+
+def source_index(i: ArrayLike, length: int, mode: str) -> np.ndarray:
     """Index into the input of the extended signal at integer positions `i`; -1 stands for zero.
 
     Parameters
@@ -51,7 +56,7 @@ def source_index(i, length: int, mode: str):
     return np.where((i >= 0) & (i < length), i, -1)
 
 
-def halo_sources(halo: tuple[int, int], length: int, mode: str):
+def halo_sources(halo: tuple[int, int], length: int, mode: str) -> tuple[np.ndarray, np.ndarray]:
     """Sources of the samples left and right of the input, as far as `halo` reaches or until they repeat.
 
     Returns

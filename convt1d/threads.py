@@ -9,6 +9,7 @@ import operator
 import os
 import time
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 # Work below this stays on one thread: waking a second one costs 5..50 us (Zen 4, 2026-11).
 SERIAL_SECONDS = 60e-6
@@ -26,7 +27,7 @@ _PATIENCE = 20
 _alone_until = 0.0
 
 
-def count(workers) -> int:
+def count(workers: object) -> int:
     """The number of threads that `workers` allows: None, a positive int, or negative counting back.
 
     None is what OpenMP would take (OMP_NUM_THREADS, affinity) and what the cgroup's quota leaves.
@@ -36,7 +37,7 @@ def count(workers) -> int:
     try:
         if isinstance(workers, bool):
             raise TypeError
-        n = operator.index(workers)
+        n = operator.index(workers)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"workers must be None or an int, got {workers!r}") from None
     if n > 0:
@@ -82,7 +83,7 @@ def release_workspaces() -> int:
 
 
 @functools.cache
-def _runtime():
+def _runtime() -> Any:
     """The extension, imported late; an import statement would cost a call 0.8 us, even of what is imported already."""
     from .cpu import _runtime
 
@@ -107,6 +108,7 @@ def granted_cpus(root: Path) -> int:
     except OSError:
         lines = []
     granted: float = 1 << 16
+    names: tuple[str, ...]
     for line in lines:
         _, controllers, path = line.split(":", 2)
         if not controllers:

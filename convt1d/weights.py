@@ -341,7 +341,7 @@ def _candidates(mapping) -> list[LayerInfo]:
             known = {setting: getattr(checked, setting) for setting in settings if setting != "padding_mode"}
         except (ValueError, TypeError) as error:
             problem = str(error)
-        found.append(LayerInfo(prefix.removesuffix("."), shape, dtype, bias is not None, **known, problem=problem))
+        found.append(LayerInfo(prefix.removesuffix("."), shape, dtype, bias is not None, **known, problem=problem))  # type: ignore[arg-type]
     return found
 
 

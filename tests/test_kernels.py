@@ -201,3 +201,26 @@ print(peak() - before - y.nbytes)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert int(run.stdout) < 16 * 1024 * 1024, run.stderr
+
+
+INCOMPATIBLE_BLAS = """
+import ctypes, sys, types
+new = ctypes.pythonapi.PyCapsule_New
+new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+name = b"void (char *, char *, int64_t *)"
+blas = types.ModuleType("scipy.linalg.cython_blas")
+blas.__pyx_capi__ = {f: new(1, name, None) for f in ("sgemm", "dgemm")}
+sys.modules["scipy.linalg.cython_blas"] = blas
+import numpy as np, convt1d
+try:
+    convt1d.conv_transpose1d(np.ones((1, 4)), np.ones((1, 1, 2)))
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_incompatible_blas_is_refused_in_words():
+    """A SciPy built with 64-bit integers: Cython notices by the functions' signatures."""
+    run = subprocess.run([sys.executable, "-c", INCOMPATIBLE_BLAS], capture_output=True, text=True)
+    assert "interface of 32-bit integers (LP64), but SciPy" in run.stdout, run.stderr
+    assert "wrong signature" in run.stdout

@@ -10,3 +10,23 @@
 ``_blas.pxd``       the product by BLAS; the only file that touches it
 ``_openmp.h``       OpenMP, or its absence
 """
+
+from __future__ import annotations
+
+import importlib
+
+
+def __getattr__(name: str) -> object:
+    """`_tiles`, imported on first use: what an incompatible SciPy makes of that, in words."""
+    if name != "_tiles":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        return importlib.import_module("._tiles", __name__)
+    except TypeError as error:  # Cython compares the signatures of BLAS' functions when it binds them
+        import scipy
+
+        raise ImportError(
+            "convt1d calls BLAS through scipy.linalg.cython_blas and needs its usual interface of 32-bit integers "
+            f"(LP64), but SciPy {scipy.__version__} here has another, as one built with 64-bit integers (ILP64) has; "
+            f"install SciPy's wheel: pip install --force-reinstall --only-binary scipy scipy ({error})"
+        ) from error

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, freethreading_compatible=True
+# cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The weights' gradient: x correlated with the output's gradient g, summed over time and batch.
 
     grad[c, o, k] = sum over n, i of  x[n, c, i] * g[n, o, stride*i + dilation*k - left]

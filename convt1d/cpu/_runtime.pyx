@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# cython: language_level=3
+# cython: language_level=3, freethreading_compatible=True
 """What all calls share: the processor's SIMD level, OpenMP and forks, the threads' workspaces."""
 
 from libc.stdint cimport uintptr_t

@@ -8,14 +8,14 @@
  *   2       64 bytes   GCC, Clang on x86-64: AVX-512   8 x 3 of 32
  *   1       32 bytes   GCC, Clang on x86-64: AVX2+FMA  4 x 3 of 16
  *   0       16 bytes   GCC, Clang: SSE2, NEON, ...     4 x 2 of 16
- *   0       1 element  other compilers (MSVC)          4 x 2
+ *   0       1 element  other compilers (MSVC)          4 x 2           CONVT1D_SCALAR: with any compiler, to test it
  */
 #ifndef CONVT1D_SIMD_H
 #define CONVT1D_SIMD_H
 #include <stddef.h>
 #include <string.h>
 
-#if defined(__GNUC__) || defined(__clang__)
+#if (defined(__GNUC__) || defined(__clang__)) && !defined(CONVT1D_SCALAR)
   #define ALWAYS_INLINE inline __attribute__((always_inline))
   #define RESTRICT __restrict__
   /* Loops over registers must vanish: GCC gives up on long bodies, and the accumulators would live in memory. */
@@ -31,7 +31,11 @@
     #define X86_LEVELS 1
   #endif
 #else
-  #define ALWAYS_INLINE __forceinline
+  #ifdef _MSC_VER
+    #define ALWAYS_INLINE __forceinline
+  #else
+    #define ALWAYS_INLINE inline
+  #endif
   #define RESTRICT __restrict
   #define UNROLL
   #define PREFETCH(p) ((void)(p))

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT
-# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: language_level=3, freethreading_compatible=True
+# cython: boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
 """The tile loop: weights packed once, then for each tile
 
     load      x[c, i - step*m]  ->  tile of x      only edge tiles see the padding mode's sources; a convolution's
