@@ -178,38 +178,39 @@ __device__ __forceinline__ void direct_sum(
         A initial = bias ? bias[channel] : A(0);
         T *out = y + of_lanes.quotient * positions;
         Int q0 = first + of_span.rest * span, q1 = q0 + span < last ? q0 + span : last;
-        A held[CAPACITY ? CAPACITY : 1];
-        if (CAPACITY) {
+        // Steps whose output lies within the crop, from this thread's first on.
+        Int low = q0, high = q1;
+        if (low * stride + r < start) low++;
+        if (high > low && (high - 1) * stride + r - start >= positions) high--;
+        bool inside = q0 - phase.delay - step * (phase.taps - 1) >= 0 && q1 - 1 - phase.delay < length;
+        if (CAPACITY && inside) {
+            A held[CAPACITY ? CAPACITY : 1];
 #pragma unroll
             for (int j = 0; j < CAPACITY; j++) held[j] = j < phase.taps ? load(weights + j * period) : A(0);
-        }
-        bool inside = q0 - phase.delay - step * (phase.taps - 1) >= 0 && q1 - 1 - phase.delay < length;
-#pragma unroll(CAPACITY ? 4 : 1)
-        for (Int q = q0 + along; q < q1; q += rows) {
-            Int t = q * stride + r - start;
-            if (t < 0 || t >= positions) continue;
-            Int i = q - phase.delay;
-            A sum = A(0);
-            if (CAPACITY && inside) {
+#pragma unroll 4
+            for (Int q = low + along; q < high; q += rows) {
+                const T *at = signal + (q - phase.delay);
+                A sum = A(0);
 #pragma unroll
                 for (int j = 0; j < CAPACITY; j++)
-                    if (j < phase.taps) sum = fused(held[j], load(signal + i - j * step), sum);
-            } else if (CAPACITY) {
-#pragma unroll
-                for (int j = 0; j < CAPACITY; j++) {
-                    Int at = j < phase.taps ? source(i - j * step, length, mode) : -1;
-                    if (at >= 0) sum = fused(held[j], load(signal + at), sum);
-                }
-            } else {
+                    if (j < phase.taps) sum = fused(held[j], load(at - j * step), sum);
+                store(out + (q * stride + r - start), plus(sum, initial));
+            }
+        } else {
+#pragma unroll 1
+            for (Int q = low + along; q < high; q += rows) {
+                A sum = A(0);
+#pragma unroll 1
                 for (Int j = 0; j < phase.taps; j++) {
-                    Int at = source(i - j * step, length, mode);
+                    Int at = source(q - phase.delay - j * step, length, mode);
                     if (at < 0) continue;
+#pragma unroll 1
                     for (Int c = 0; c < channels; c++)
                         sum = fused(load(weights + c * outputs * kernel + j * period), load(signal + c * length + at),
                                     sum);
                 }
+                store(out + (q * stride + r - start), plus(sum, initial));
             }
-            store(out + t, plus(sum, initial));
         }
     }
 }
@@ -272,6 +273,7 @@ KERNEL gather(const A *__restrict__ columns, const A *__restrict__ bias, T *__re
             Phase phase = phase_of(r0 + ri, kernel, stride, dilation, divisor, inverse, period, taps, full);
             Int i = q0 + qi - phase.delay;
             A sum = A(0);
+#pragma unroll 2
             for (Int j = 0; j < phase.taps; j++, i -= step) {
                 Int at = source(i - first, count, mode);
                 if (at >= 0) sum = plus(sum, taps_of_row[(phase.tap + j * period) * leading + at]);
