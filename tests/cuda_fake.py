@@ -66,9 +66,8 @@ class DeviceArray(np.ndarray):
 class Fake:
     """As launch.CupyBackend. `seed` orders blocks and threads, `grid` bounds the grid."""
 
-    xp = np
-
     def __init__(self, libraries, device=0):
+        self.xp = types.SimpleNamespace(asarray=np.asarray, ascontiguousarray=lambda a: self.plain(a, a.dtype))
         self.libraries = libraries
         self.device = device
         self.name = f"cuda:{device}"
@@ -104,7 +103,7 @@ class Fake:
 
     def plain(self, array, dtype):
         if array.dtype == dtype and array.flags.c_contiguous and self.pointer(array) % dtype.itemsize == 0:
-            return array if isinstance(array, DeviceArray) else self.array(array)
+            return array if self._block(self.pointer(array))[2] is not None else self.array(array)
         return self.array(np.asarray(array).astype(dtype))
 
     def holds(self, array):
@@ -124,12 +123,16 @@ class Fake:
             assert (buffer[offset + size :] == 0xFF).all(), "written past the end of an array"
         self._memory = []
 
+    def _block(self, address):
+        """The allocation that holds an address: start, size and buffer."""
+        index = bisect.bisect_right(self._memory, address, key=lambda entry: entry[0]) - 1
+        start, size, buffer = self._memory[index] if index >= 0 else (0, 0, None)
+        return (start, size, buffer) if address <= start + size else (0, 0, None)
+
     def _view(self, address, itemsize, shape, strides):
         """Memory as an array; all of it must lie in one allocation."""
         last = sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True)) + itemsize
-        index = bisect.bisect_right(self._memory, address, key=lambda entry: entry[0]) - 1
-        start, size, _ = self._memory[index]
-        assert start <= address, "an operand begins outside any array"
+        start, size, _ = self._block(address)
         assert address + last <= start + size, "an operand reaches past the end of its array"
         return (ctypes.c_char * last).from_address(address)
 
@@ -177,8 +180,6 @@ def install(patch, fake):
     cupy = types.ModuleType("cupy")
     cupy.ndarray = DeviceArray
     cupy.cuda = types.SimpleNamespace(Device=lambda device: contextlib.nullcontext(), runtime=runtime)
-    fake.xp = types.SimpleNamespace(
-        **{name: getattr(np, name) for name in ("asarray", "ascontiguousarray")}, cuda=cupy.cuda, ndarray=DeviceArray
-    )
+    fake.xp.cuda = cupy.cuda
     patch.setitem(sys.modules, "cupy", cupy)
     patch.setattr(launch, "backend_for", lambda device: fake)

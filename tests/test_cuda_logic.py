@@ -403,15 +403,21 @@ def operands():
     return [rng.integers(-4, 5, shape).astype(np.float32) for shape in ((3, 4, 20), (4, 3, 5), (6,))]
 
 
-def test_function(device):
-    host = operands()
-    y = convt1d.conv_transpose1d(*map(device.array, host), **GEOMETRY)
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_function(device, monkeypatch, kernel, name):
+    force(monkeypatch, kernel)
+    host = [a.astype(DTYPES[name]) for a in operands()]
+    options = GEOMETRY | {"dilation": 1}  # for `rows`
+    y = convt1d.conv_transpose1d(*map(device.array, host), **options)
     assert isinstance(y, cuda_fake.DeviceArray)
-    np.testing.assert_array_equal(y, convt1d.conv_transpose1d(*host, **GEOMETRY))
+    np.testing.assert_array_equal(y, convt1d.conv_transpose1d(*host, **options))
     out = device.empty(y.shape, y.dtype)
-    assert convt1d.conv_transpose1d(*map(device.array, host), **GEOMETRY, out=out) is out
+    assert convt1d.conv_transpose1d(*map(device.array, host), **options, out=out) is out
     np.testing.assert_array_equal(out, y)
     assert device.uploads == 0
+    assert kernel != "rows" or "unpack" in device.log
+    device.check_and_free()
 
 
 def layer_of(weight, bias):

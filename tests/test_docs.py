@@ -80,7 +80,7 @@ def test_docstrings_name_all_parameters():
         layer.from_keras,
         layer.from_jax,
     )
-    methods = (layer.__call__, layer.backward, layer.fit, layer.partial_fit, layer.to_onnx, stream)
+    methods = (layer.__call__, layer.to, layer.backward, layer.fit, layer.partial_fit, layer.to_onnx, stream)
     functions = (convt1d.conv_transpose1d, convt1d.conv_transpose1d_backward, convt1d.conv1d, convt1d.output_length)
     for function in (*functions, list_layers, *methods, *readers):
         for name in function.__code__.co_varnames[
