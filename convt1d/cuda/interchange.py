@@ -16,11 +16,10 @@ def run(operator: launch.DeviceOperator, x, output_size, out, precision):
     """`operator` on x's device: on torch's current stream if x is a tensor, on CuPy's if it is an array."""
     if out is not None and (not is_device_array(out) or is_torch(out) != is_torch(x)):
         raise TypeError(f"out must be an array like x, {_described(x)} on cuda:{device_of(x)}, got {_described(out)}")
+    if out is not None and device_of(out) != device_of(x):
+        raise ValueError(f"out must be on the device of x, cuda:{device_of(x)}, got cuda:{device_of(out)}")
     with on_stream_of(x) as backend:
-        own = borrow("x", x)
-        given = None if out is None else borrow("out", out)
-        if out is not None and device_of(out) != backend.device:
-            raise ValueError(f"out must be on the device of x, {backend.name}, got cuda:{device_of(out)}")
+        own, given = borrow("x", x), None if out is None else borrow("out", out)
         if given is None and is_torch(x):
             backend = _TorchMemory(backend, x)
         y = operator(backend, own, output_size, given, precision)

@@ -115,7 +115,7 @@ class _Maker:
                 yield n, min(n + cut.samples, self.batch), u, min(u + cut.positions, stop)
 
     def direct(self):
-        g, (start, positions, _) = self.geometry, (self.window.start, self.window.length, None)
+        g, start, positions = self.geometry, self.window.start, self.window.length
         lanes = min(g.stride, CUDA_THREADS)
         lane_blocks = ceil_div(g.stride, lanes)
         first, last = start // g.stride, (start + positions - 1) // g.stride + 1
