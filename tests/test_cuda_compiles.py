@@ -117,10 +117,10 @@ def test_compiles(compiled, number, architecture):
     assert "warning" not in log.lower(), log
     used = resources(log)
     assert set(used) == KERNELS
-    most = 168 if launch.TYPES[number] == "complex128" else 128
     for name, (registers, spilled) in used.items():
-        # at 256 threads to a block a multiprocessor holds two blocks of 128 registers, four of most kernels
-        assert registers <= most, name
+        # At 256 threads to a block a multiprocessor holds two blocks of 128 registers, four of most kernels. direct16
+        # holds sixteen weights: 150 in complex128 on sm_75, 144 in float64 on sm_100 (nvcc 13.0, 2026-11).
+        assert registers <= (168 if name == "direct16" else 128), name
         # indices that one pass needs, not what the inner loops read
         assert spilled <= 256, name
 
