@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from .cuda import is_device_array
+
 # Types that are computed in themselves; the half types compute in float32.
 _NATIVE = ("float32", "float64", "complex64", "complex128")
 _HALF = ("float16", "bfloat16")  # bfloat16 is ml_dtypes.bfloat16, where that is installed
@@ -17,6 +19,11 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
 
     Kinds that would silently lose their meaning are refused.
     """
+    if is_device_array(value):
+        raise TypeError(
+            f"{name} must be in the CPU's memory here, got an array on a GPU; copy it, as cupy.asnumpy does "
+            "(conv_transpose1d and ConvTranspose1d take arrays on a GPU, all of one device)"
+        )
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} must be a plain array, got a MaskedArray; fill it first: {name}.filled(0)")
     if isinstance(value, np.matrix):
@@ -27,6 +34,12 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
         array = np.asarray(value)
     except ValueError as error:  # a ragged list
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from None
+    check_kind(name, array, ndims)
+    return array
+
+
+def check_kind(name: str, array: Any, ndims: tuple[int, ...] = ()) -> None:
+    """Element type and dimensions of an array, wherever it is."""
     if array.dtype.name not in _NATIVE + _HALF and array.dtype.kind not in "biu":
         raise TypeError(
             f"{name} must hold numbers of type {', '.join(_NATIVE + _HALF)} or integers, got dtype {array.dtype.name!r}"
@@ -34,15 +47,18 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
     if ndims and array.ndim not in ndims:
         wanted = " or ".join(f"{n}-D" for n in ndims)
         raise ValueError(f"{name} must be {wanted}, got shape {array.shape}")
-    return array
 
 
 def as_shaped(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """`value` as an ndarray of exactly `shape`."""
     array = as_array(name, value)
+    check_shape(name, array, shape)
+    return array
+
+
+def check_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
     if array.shape != shape:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
-    return array
 
 
 def result_dtype(x: np.dtype, weight: np.dtype) -> np.dtype:
@@ -78,9 +94,13 @@ def cast(name: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """`array` in `dtype`, aligned and in native byte order; no copy where it already is."""
     if array.dtype == dtype and array.flags.aligned:
         return array
-    if not np.can_cast(array.dtype, dtype, "same_kind") and array.dtype.name not in _HALF:
-        raise TypeError(f"{name} of dtype {array.dtype.name} cannot be cast to {dtype.name} (same_kind rule)")
+    check_cast(name, array.dtype, dtype)
     return array.astype(dtype)
+
+
+def check_cast(name: str, given: np.dtype, dtype: np.dtype) -> None:
+    if not np.can_cast(given, dtype, "same_kind") and given.name not in _HALF:
+        raise TypeError(f"{name} of dtype {given.name} cannot be cast to {dtype.name} (same_kind rule)")
 
 
 def check_size(what: str, shape: tuple[int, ...], dtype: np.dtype) -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: MIT
 """From geometry, element type and machine to kernel, weight blocks and tiles: pure functions.
 
-(Pure but for the two variables that force a choice, CONVT1D_KERNEL and CONVT1D_TILE.)
+(Pure but for the variables that force a choice: CONVT1D_KERNEL and CONVT1D_TILE, CONVT1D_CUDA_KERNEL and
+CONVT1D_CUDA_WORKSPACE. The GPU's part stands at the end.)
 
 A kernel computes columns and gathers them. With ``g = gcd(stride, dilation)`` and ``period = stride / g``, the
 taps ``k = rho + period * m`` of one ``rho`` all land in the same output phase ``dilation * rho mod stride``, one
@@ -422,3 +423,132 @@ def policy(machine: Machine) -> str:
         )
     )
     return chosen + (f" (forced: {', '.join(forced)})" if forced else "")
+
+
+# --- the GPU path: which kernels of cuda/kernels.cu, and how a call is cut -----------------------------------------
+
+#: Kernels of the GPU path; `CONVT1D_CUDA_KERNEL` forces one where it can be used.
+CUDA_KERNELS = ("direct", "columns", "rows")
+
+# Bytes that a call may use besides its output. Columns need m times the output's: enough that a product fills a GPU
+# many times over, little beside its memory. `CONVT1D_CUDA_WORKSPACE` sets another.
+CUDA_WORKSPACE = 256 * 1024 * 1024
+# Products in one call of cuBLAS.
+CUDA_BATCH = 32768
+# Groups that `rows` takes: each is a call of cuBLAS of its own, since the batch is needed for the overlap.
+CUDA_ROWS_GROUPS = 8
+# Taps to a phase that `rows` takes: so many products read all weights, each for one of so many outputs.
+CUDA_ROWS_TAPS = 64
+# Taps to a phase whose weights `direct` holds in registers.
+CUDA_CAPACITIES = (4, 8, 16)
+CUDA_THREADS = 256  # of a block
+# Blocks enough for any GPU of today (132 to 192 multiprocessors, eight such blocks each).
+CUDA_BLOCKS = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class CudaCut:
+    """The largest piece of a call whose columns are held at a time."""
+
+    samples: int
+    groups: int
+    outputs: int  # of each group
+    positions: int  # output samples
+
+
+def cuda_workspace() -> int:
+    forced = os.environ.get("CONVT1D_CUDA_WORKSPACE", "")
+    if not forced:
+        return CUDA_WORKSPACE
+    if not forced.isdigit() or int(forced) < 1:
+        raise ValueError(f"CONVT1D_CUDA_WORKSPACE must be a number of bytes, got {forced!r}")
+    return int(forced)
+
+
+def choose_cuda_kernel(geometry: Geometry, dtype: np.dtype) -> str:
+    """The kernel for a type of arrays. With X and Y the bytes of input and output and m = ceil(kernel_size / stride):
+
+    direct    X + Y bytes; each output reads its own inputs: groups of one input channel (depthwise). Needs no
+              workspace, so it also takes what would not fit into one
+    columns   X + (2m + 1) Y bytes: one product of every tap with every sample, then a gather; any geometry
+    rows      3X + 3Y bytes: a time-major copy with m samples to a row, overlapping, and one product; dilation 1
+
+    The choice of the last two goes by bytes alone; nothing here has been measured on a GPU yet.
+    """
+    channels = geometry.in_channels // geometry.groups
+    layout = slot_layout(geometry)
+    element, summand = dtype.itemsize, _summand(dtype)
+    workspace = cuda_workspace()
+    usable = ["direct"]
+    column = geometry.kernel_size * summand + geometry.in_channels * element
+    if column * (2 * _cuda_halo(geometry) + 64) <= workspace:
+        usable.append("columns")
+    row = geometry.in_channels * element + layout.slots * geometry.out_channels * summand
+    few = geometry.groups <= CUDA_ROWS_GROUPS and layout.taps <= CUDA_ROWS_TAPS
+    if geometry.dilation == 1 and few and row * (8 * layout.taps + 64) <= workspace:
+        usable.append("rows")
+    forced = os.environ.get("CONVT1D_CUDA_KERNEL", "")
+    if forced and forced not in CUDA_KERNELS:
+        raise ValueError(f"CONVT1D_CUDA_KERNEL must be one of {', '.join(CUDA_KERNELS)}, got {forced!r}")
+    if forced in usable:
+        return forced
+    if channels == 1 or usable == ["direct"]:
+        return "direct"
+    if "columns" not in usable:
+        return "rows"
+    columns_bytes = geometry.in_channels * element + 2 * geometry.kernel_size * geometry.out_channels * summand
+    rows_bytes = 3 * geometry.in_channels * element + 2 * layout.slots * geometry.out_channels * summand
+    if "rows" in usable and dtype.name in ("float32", "float16", "bfloat16") and rows_bytes < columns_bytes:
+        return "rows"
+    return "columns"
+
+
+def cuda_cut(geometry: Geometry, dtype: np.dtype, kernel: str, batch: int, start: int, output_length: int) -> CudaCut:
+    """Pieces of `columns` or `rows` that keep to the workspace: whole samples, or a stretch of one, or of some of its
+    channels."""
+    workspace = cuda_workspace()
+    layout = slot_layout(geometry)
+    groups, outputs = geometry.groups, geometry.out_channels // geometry.groups
+    s, summand = geometry.stride, _summand(dtype)
+    steps = (start + output_length - 1) // s - start // s + 1
+    if kernel == "rows":
+        row = geometry.in_channels * dtype.itemsize + layout.slots * geometry.out_channels * summand
+        rows = workspace // row - 3 * layout.taps  # the product's rows are rounded up
+        whole = steps + layout.taps - 1
+        if whole <= rows:
+            return CudaCut(min(batch, rows // whole), groups, outputs, output_length)
+        return CudaCut(1, groups, outputs, (rows - layout.taps) * s)
+    column, sample = geometry.kernel_size * summand, geometry.in_channels * dtype.itemsize
+    halo = _cuda_halo(geometry)
+    margin = halo + 16  # what a piece needs beyond its steps; rows of columns are rounded up
+    whole = steps + margin
+    each = whole * (column * geometry.out_channels + sample)
+    if each <= workspace:
+        return CudaCut(min(batch, workspace // each, CUDA_BATCH), groups, outputs, output_length)
+    # a stretch so long that computing its halo again costs little, for as many channels as fit
+    channels = max(1, (workspace // min(whole, 8 * halo + 1024) - sample) // column)
+    if channels < outputs:
+        groups, outputs = 1, channels
+    else:
+        groups = min(groups, channels // outputs, CUDA_BATCH)
+    count = min(whole, workspace // (column * groups * outputs + sample))
+    return CudaCut(1, groups, outputs, min(output_length, (count - margin) * s))
+
+
+def cuda_span(rows: int, steps: int, along: int) -> int:
+    """Steps that a block of `direct` takes in turn, `along` at a time: many, as the indices cost as much as several
+    outputs, while blocks are enough."""
+    for turns in (32, 16, 8, 4, 2):
+        if rows * ceil_div(steps, along * turns) >= CUDA_BLOCKS:
+            return along * turns
+    return along
+
+
+def _summand(dtype: np.dtype) -> int:
+    """Bytes of a sum: float32 for the half types."""
+    return max(4, dtype.itemsize)
+
+
+def _cuda_halo(geometry: Geometry) -> int:
+    """Columns that a stretch of the output needs beyond its own steps."""
+    return geometry.dilation * (geometry.kernel_size - 1) // geometry.stride + 1

@@ -4,16 +4,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import arrays, dispatch, padding, threads
+from . import arrays, cuda, dispatch, padding, threads
 from . import geometry as geometry_module
 from .geometry import ConvGeometry, Geometry, Window
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
+
+    from .cuda.launch import DeviceOperator
 
     Size = int | Sequence[int]
 
@@ -30,10 +32,19 @@ class Operator:
         self.bias = bias
         self._kernels: dict = {}
         self._calls: dict = {}
+        self._on_device: Any = None
 
-    def __call__(self, x, output_size=None, out=None, workers=None, channels_last=False):
+    def __call__(self, x, output_size=None, out=None, workers=None, channels_last=False, precision="float32"):
         allowed = threads.count(workers)
+        if precision != "float32":
+            cuda.check_precision(precision)
         if type(x) is not np.ndarray:
+            if cuda.is_device_array(x) and isinstance(self.geometry, Geometry):
+                from .cuda import interchange
+
+                if channels_last:
+                    raise ValueError("channels_last must be False for arrays on a GPU, got True: x.swapaxes(-1, -2)")
+                return interchange.run(self.on_device(), x, output_size, out, precision)
             x = arrays.as_array("x", x, (2, 3))
         if output_size is None:
             output_padding = None
@@ -51,6 +62,19 @@ class Operator:
             extra = () if output_padding is None else (output_padding,)
             call = self._remember(key, x, self.geometry.window(length, *extra), allowed, channels_last)
         return self._run(call, x.swapaxes(-1, -2) if channels_last else x, out, allowed)
+
+    def on_device(self) -> DeviceOperator:
+        """The same for arrays on a GPU; it holds the weights' copies there."""
+        if self._on_device is None:
+            from .cuda import launch
+
+            assert isinstance(self.geometry, Geometry)
+            self._on_device = launch.DeviceOperator(self.geometry, self.weight, self.bias)
+        return self._on_device
+
+    def off_device(self) -> None:
+        """Forget the weights' copies on GPUs."""
+        self._on_device = None
 
     def window(self, x: np.ndarray, window: Window, out: np.ndarray | None = None, workers: int | None = None):
         """Any stretch of the output; x must be an array that `__call__` would take."""
@@ -150,6 +174,7 @@ def conv_transpose1d(
     channels_last: bool = False,
     out: np.ndarray | None = None,
     workers: int | None = None,
+    precision: str = "float32",
 ) -> np.ndarray:
     """1-D transposed convolution.
 
@@ -184,6 +209,9 @@ def conv_transpose1d(
     workers : int, optional
         Most threads to use; None leaves it to the machine (OMP_NUM_THREADS, affinity, cgroup quota), a negative
         number counts back from the number of cores. The result does not depend on it.
+    precision : {"float32", "tf32"}
+        The least precise arithmetic allowed for float32 and complex64. "tf32" lets a GPU round the factors of their
+        products to 10 bits of mantissa, which is faster; a CPU and other types make no use of the permission.
 
     Returns
     -------
@@ -217,6 +245,9 @@ def conv_transpose1d(
     Results are the same bits for any number of workers; on another CPU or version the last bits may differ. A
     sample gives the same bits alone and in a batch if L > 64.
 
+    CuPy arrays, and torch tensors on a CUDA device, are computed there; x, weight, bias and `out` must be of one kind
+    and on one device, and so is the result (docs/gpu.md).
+
     References
     ----------
     .. [1] Vincent Dumoulin and Francesco Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285
@@ -232,13 +263,21 @@ def conv_transpose1d(
     >>> conv_transpose1d(x, weight, stride=2, padding=1, output_padding=1, padding_mode="circular")
     array([[1. , 1.5, 2. , 3. , 4. , 2.5]])
     """
-    operator = operator_of(weight, bias, stride, padding, output_padding, groups, dilation, padding_mode)
-    return operator(x, None, out, workers, geometry_module.as_flag("channels_last", channels_last))
+    operator = operator_of(weight, bias, stride, padding, output_padding, groups, dilation, padding_mode, x)
+    return operator(x, None, out, workers, geometry_module.as_flag("channels_last", channels_last), precision)
 
 
-def operator_of(weight, bias, stride, padding, output_padding, groups, dilation, padding_mode) -> Operator:
-    """The operator that the arguments of `conv_transpose1d` describe, checked."""
-    weight = arrays.as_array("weight", weight, (3,))
+def operator_of(weight, bias, stride, padding, output_padding, groups, dilation, padding_mode, x=None) -> Operator:
+    """The operator that the arguments of `conv_transpose1d` describe, checked; x, if it may be on a GPU."""
+    if any(map(cuda.is_device_array, (x, weight, bias))):
+        from .cuda import interchange
+
+        weight, bias = interchange.operands(x, weight, bias)
+        arrays.check_kind("weight", weight, (3,))
+        as_bias = interchange.as_shaped
+    else:
+        weight = arrays.as_array("weight", weight, (3,))
+        as_bias = arrays.as_shaped
     channels, per_group, kernel_size = weight.shape
     groups = geometry_module.as_int("groups", groups, 1)
     if weight.size == 0:
@@ -247,5 +286,5 @@ def operator_of(weight, bias, stride, padding, output_padding, groups, dilation,
         channels, per_group * groups, kernel_size, stride, padding, output_padding, groups, dilation, padding_mode
     )
     if bias is not None:
-        bias = arrays.as_shaped("bias", bias, (checked.out_channels,))
+        bias = as_bias("bias", bias, (checked.out_channels,))
     return Operator(checked, weight, bias)

@@ -150,6 +150,7 @@ class ConvTranspose1d:
         channels_last: bool = False,
         out: np.ndarray | None = None,
         workers: int | None = None,
+        precision: str = "float32",
     ) -> np.ndarray:
         """Apply the layer.
 
@@ -167,11 +168,14 @@ class ConvTranspose1d:
             Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.
         workers : int, optional
             Most threads to use, as in `conv_transpose1d`.
+        precision : {"float32", "tf32"}
+            The least precise arithmetic allowed for float32 and complex64 on a GPU, as in `conv_transpose1d`.
 
         Returns
         -------
         ndarray, shape (N, C_out, L_out) or (C_out, L_out)
-            As of `conv_transpose1d`.
+            As of `conv_transpose1d`. Of a CuPy array or a torch tensor on a CUDA device it is of that kind, and is
+            computed there.
 
         Examples
         --------
@@ -187,7 +191,51 @@ class ConvTranspose1d:
         """
         if channels_last is not False:
             channels_last = geometry_module.as_flag("channels_last", channels_last)
-        return self._operator(x, output_size, out, workers, channels_last)
+        return self._operator(x, output_size, out, workers, channels_last, precision)
+
+    def to(self, device: str) -> Self:
+        """Copy the weights to a GPU before the first call there, or forget such copies.
+
+        A call runs where its input is, and never copies that; weights that are not there yet it copies once. So `to`
+        is for the time of the first call, and for finding out early whether there is a GPU to use.
+
+        Parameters
+        ----------
+        device : str
+            "cuda", CuPy's current device; "cuda:1", that one; "cpu" frees the copies on all of them.
+
+        Returns
+        -------
+        ConvTranspose1d
+            The layer itself. Its `weight` and `bias` are NumPy arrays as before; assigning them makes the copies anew.
+
+        Raises
+        ------
+        ImportError
+            CuPy is missing; the message names the extra.
+        RuntimeError
+            CuPy finds no device.
+        ValueError, TypeError
+            There is no such device, or `device` is no string.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d
+        >>> ConvTranspose1d(8, 4, 16, stride=8).to("cpu")
+        ConvTranspose1d(8, 4, kernel_size=(16,), stride=(8,))
+        """
+        if not isinstance(device, str):
+            raise TypeError(f"device must be a string, 'cpu', 'cuda' or 'cuda:0' and on, got {device!r}")
+        kind, colon, number = device.partition(":")
+        if kind not in ("cpu", "cuda") or (colon and (kind == "cpu" or not number.isdecimal())):
+            raise ValueError(f"device must be 'cpu', 'cuda' or 'cuda:0' and on, got {device!r}")
+        if kind == "cpu":
+            self._operator.off_device()
+            return self
+        from .cuda import launch
+
+        launch.prepare(self._operator.on_device(), int(number) if colon else None)
+        return self
 
     def backward(
         self,

@@ -31,7 +31,7 @@ autodoc_typehints = "none"  # the Parameters say it in words
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 # The pages are the same wherever they are built, so these are not imported even where they are there.
-autodoc_mock_imports = ["dask", "onnx", "sklearn", "torch"]
+autodoc_mock_imports = ["cupy", "dask", "onnx", "sklearn", "torch"]
 
 numpydoc_show_class_members = False
 # Every rule of numpydoc but those on the first line, the capitals and the See Also that this project writes otherwise.

@@ -222,7 +222,7 @@ def test_docstrings_name_all_parameters():
         layer.from_keras,
         layer.from_jax,
     )
-    methods = (layer.__call__, layer.backward, layer.fit, layer.partial_fit, layer.to_onnx, stream)
+    methods = (layer.__call__, layer.to, layer.backward, layer.fit, layer.partial_fit, layer.to_onnx, stream)
     functions = (convt1d.conv_transpose1d, convt1d.conv_transpose1d_backward, convt1d.conv1d, convt1d.output_length)
     first_weights = (initialize.linear, initialize.windowed_sinc, initialize.subpixel)
     explaining = (explain.arithmetic, explain.drawing, explain.overlap_report)

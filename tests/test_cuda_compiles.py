@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: MIT
+"""The GPU path's source compiles for each architecture, within bounds of registers and spills.
+
+With nvcc, or else with NVRTC (which is what CuPy uses, and needs no GPU either): pip install nvidia-cuda-nvrtc.
+"""
+
+import ctypes
+import functools
+import glob
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from convt1d.cuda import launch
+
+ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
+KERNELS = {"direct", "direct4", "direct8", "direct16", "extend", "gather", "pack", "unpack"}
+# What CuPy passes, and what a user may: a warning would be printed once at every first use.
+OPTIONS = ("-std=c++17", "-ftz=true")
+
+
+def find_nvcc():
+    places = [os.environ.get(name, "") + "/bin/nvcc" for name in ("CUDA_HOME", "CUDA_PATH")]
+    places += [shutil.which("nvcc") or "", *sorted(glob.glob("/usr/local/cuda*/bin/nvcc"), reverse=True)]
+    return next((place for place in places if Path(place).is_file()), None)
+
+
+def find_nvrtc():
+    """The library of the package nvidia-cuda-nvrtc, by its path."""
+    for folder in sys.path:
+        found = sorted(Path(folder or ".").glob("nvidia/*/lib/libnvrtc.so.*"))
+        found = [path for path in found if "alt" not in path.name]
+        if found:
+            return found[0]
+    return None
+
+
+def with_nvcc(nvcc, folder, number, architecture):
+    source = Path(launch.__file__).parent / "kernels.cu"
+    run = subprocess.run(
+        [
+            *(nvcc, "-cubin", *OPTIONS, "-Xptxas", "-v", f"-arch=sm_{architecture}", f"-DCONVT1D_TYPE={number}"),
+            *(str(source), "-o", str(folder / "kernels.cubin")),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stderr
+
+
+@functools.cache
+def load_nvrtc(path):
+    for builtins in path.parent.glob("libnvrtc-builtins.so.*"):
+        ctypes.CDLL(str(builtins), mode=ctypes.RTLD_GLOBAL)  # NVRTC looks for it by name only
+    return ctypes.CDLL(str(path))
+
+
+def with_nvrtc(path, folder, number, architecture):
+    nvrtc = load_nvrtc(path)
+    program = ctypes.c_void_p()
+    text = launch.source().encode()
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None) == 0
+    options = [*OPTIONS, "--ptxas-options=-v", f"-arch=sm_{architecture}", f"-DCONVT1D_TYPE={number}"]
+    status = nvrtc.nvrtcCompileProgram(
+        program, len(options), (ctypes.c_char_p * len(options))(*map(str.encode, options))
+    )
+    size = ctypes.c_size_t()
+    nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+    log = ctypes.create_string_buffer(size.value)
+    nvrtc.nvrtcGetProgramLog(program, log)
+    nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+    assert status == 0, log.value.decode()
+    return log.value.decode()
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    """Compile for a type and an architecture; what ptxas has to say."""
+    folder = tmp_path_factory.mktemp("compiled")
+    if find_nvcc():
+        return functools.partial(with_nvcc, find_nvcc(), folder)
+    if find_nvrtc():
+        return functools.partial(with_nvrtc, find_nvrtc(), folder)
+    pytest.skip("neither nvcc nor NVRTC (pip install nvidia-cuda-nvrtc) is here to compile the kernels")
+
+
+def resources(log):
+    """Registers and bytes of spills of each kernel."""
+    found = {}
+    for name, text in re.findall(r"Compiling entry function '(\w+)'(.*?)(?=Compiling entry|\Z)", log, re.DOTALL):
+        registers = int(re.search(r"Used (\d+) registers", text).group(1))
+        found[name] = registers, sum(map(int, re.findall(r"(\d+) bytes spill", text)))
+    return found
+
+
+# float32 on all, the widest type and one of software conversions on the oldest; the other pairs take a minute more.
+PAIRS = [(number, architecture) for number in range(len(launch.TYPES)) for architecture in ARCHITECTURES]
+QUICK = [*((0, architecture) for architecture in ARCHITECTURES), (3, ARCHITECTURES[0]), (5, ARCHITECTURES[0])]
+
+
+@pytest.mark.parametrize(
+    ("number", "architecture"),
+    [
+        pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow, id=f"{launch.TYPES[pair[0]]}-sm_{pair[1]}")
+        for pair in PAIRS
+    ],
+)
+def test_compiles(compiled, number, architecture):
+    log = compiled(number, architecture)
+    assert "warning" not in log.lower(), log
+    used = resources(log)
+    assert set(used) == KERNELS
+    for name, (registers, spilled) in used.items():
+        # At 256 threads to a block a multiprocessor holds two blocks of 128 registers, four of most kernels. direct16
+        # holds sixteen weights: 150 in complex128 on sm_75, 144 in float64 on sm_100 (nvcc 13.0, 2026-11).
+        assert registers <= (168 if name == "direct16" else 128), name
+        # indices that one pass needs, not what the inner loops read
+        assert spilled <= 256, name
+
+
+def test_both_compilers(compiled, tmp_path):
+    """nvcc, which the tests above used, and NVRTC, which CuPy uses, take the same source."""
+    if not (find_nvcc() and find_nvrtc()):
+        pytest.skip("one of nvcc and NVRTC is missing, the other was used above")
+    for number in (2, 5):
+        assert set(resources(with_nvrtc(find_nvrtc(), tmp_path, number, 90))) == KERNELS

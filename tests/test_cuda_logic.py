@@ -1,0 +1,728 @@
+# SPDX-License-Identifier: MIT
+"""The GPU path's logic on the CPU: the kernels' source through g++, and every program that would be launched.
+
+All of convt1d.cuda runs but CuPy itself (tests/cuda_fake.py, cuda_shim.h). That the source compiles for a GPU is
+test_cuda_compiles.py's matter; speed, memory and races on a GPU are test_cuda_gpu.py's.
+"""
+
+import functools
+import itertools
+import subprocess
+import sys
+import types
+
+import cuda_fake
+import naive
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import convt1d
+from convt1d import arrays, dispatch, geometry
+from convt1d.cuda import interchange, launch
+
+pytestmark = pytest.mark.skipif(cuda_fake.compiler() is None, reason="g++ is missing: it compiles the kernels here")
+
+DTYPES = cuda_fake.DTYPES
+KERNELS = (None, *dispatch.CUDA_KERNELS)
+SMALL = 6000  # bytes of workspace: pieces of a few columns
+
+
+@pytest.fixture(scope="session")
+def libraries(tmp_path_factory):
+    """The kernels of each type, compiled when they are first asked for."""
+    folder = tmp_path_factory.mktemp("cuda")
+    sanitize = cuda_fake.sanitizer_works(folder)
+    return functools.cache(lambda number: cuda_fake.build(folder, number, sanitize))
+
+
+@pytest.fixture
+def fake(libraries):
+    return cuda_fake.Fake(libraries)
+
+
+@pytest.fixture(autouse=True)
+def no_undefined_behaviour(capfd):
+    """UBSan reports on stderr."""
+    yield
+    assert "runtime error" not in capfd.readouterr().err
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch):
+    for name in ("CONVT1D_CUDA_KERNEL", "CONVT1D_CUDA_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def force(patch, kernel=None, workspace=None):
+    for name, value in (("KERNEL", kernel), ("WORKSPACE", workspace)):
+        patch.setenv(f"CONVT1D_CUDA_{name}", "" if value is None else str(value))
+
+
+def device_operator(weight, bias, given):
+    names = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
+    c_in, per_group, kernel_size = weight.shape
+    checked = geometry.check(c_in, per_group * given["groups"], kernel_size, *(given[name] for name in names))
+    return launch.DeviceOperator(checked, weight, bias)
+
+
+def compute(fake, x, weight, bias, given, **options):
+    y = device_operator(weight, bias, given)(fake, fake.array(x), **options)
+    fake.check_and_free()
+    return np.asarray(y)
+
+
+def cast(dtype, x, w, b):
+    """Arguments in a type; the bias in the type of the sums, so that only one rounding is left."""
+    summed = arrays.compute_dtype(dtype)
+    return x.astype(dtype), w.astype(dtype), None if b is None else b.astype(summed)
+
+
+# --- every stored case ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kernel", "workspace"),
+    [
+        *((kernel, None) for kernel in KERNELS),
+        (None, SMALL),
+        *(pytest.param(k, SMALL, marks=pytest.mark.slow) for k in KERNELS[2:]),
+    ],
+)
+def test_vectors(fake, cases, monkeypatch, kernel, workspace):
+    force(monkeypatch, kernel, workspace)
+    wrong = []
+    for case in cases:
+        dtype = DTYPES["complex64" if case.y.dtype.kind == "c" else "float32"]
+        y = compute(fake, *cast(dtype, case.x, case.w, case.b), case.geometry)
+        if y.dtype != dtype or y.shape != case.y.shape or not np.array_equal(y, case.y):
+            wrong.append(case.id)
+    assert wrong == []
+    used = set(fake.log)
+    if workspace == SMALL and kernel == "columns":
+        assert "extend" in used
+    if kernel is None:
+        assert used >= {"direct4", "direct8", "direct16", "gather", "pack", "unpack", "product"}
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["float64", "float16", "bfloat16", "complex128"])
+def test_vectors_in_other_types(fake, cases, monkeypatch, name, kernel):
+    """The half types sum in float32, exactly for these integers, and round once."""
+    force(monkeypatch, kernel)
+    dtype = DTYPES[name]
+    chosen = [case for case in cases if (case.y.dtype.kind == "c") == (dtype.kind == "c")]
+    for case in chosen[:: 2 if dtype.kind == "c" else 16]:
+        y = compute(fake, *cast(dtype, case.x, case.w, case.b), case.geometry)
+        assert y.dtype == dtype
+        np.testing.assert_array_equal(y, case.y.astype(dtype), err_msg=str(case.id))
+
+
+@settings(max_examples=100)
+@given(
+    problem=naive.problems(),
+    kernel=st.sampled_from(KERNELS),
+    workspace=st.sampled_from([None, SMALL, 20_000]),
+    grid=st.sampled_from([1, 3, 2**31 - 1]),
+    seed=st.integers(0, 3),
+)
+def test_naive_oracle(libraries, problem, kernel, workspace, grid, seed):
+    """Grids smaller than the number of blocks stand for numbers of blocks beyond any grid."""
+    fake = cuda_fake.Fake(libraries)
+    fake.grid, fake.seed = grid, seed
+    dtype = DTYPES["complex64" if problem.x.dtype.kind == "c" else "float32"]
+    with pytest.MonkeyPatch.context() as patch:
+        force(patch, kernel, workspace)
+        y = compute(fake, *cast(dtype, problem.x, problem.w, problem.b), problem.geometry)
+    s, p, op, g, d, mode = problem.geometry.values()
+    np.testing.assert_array_equal(y, naive.conv_transpose1d(problem.x, problem.w, problem.b, s, p, op, g, d, mode))
+
+
+# C_in, C_out, K, L: what is large in each is what some tile has to cut.
+LARGE = {
+    "stride": ((2, 3, 700, 9), {"stride": 300, "padding": 33}),
+    "stride-beyond-K": ((2, 3, 70, 12), {"stride": 90, "padding": (3, 0), "output_padding": 89}),
+    "taps": ((3, 2, 700, 90), {"padding": 350}),
+    "dilation": ((2, 2, 40, 600), {"dilation": 130, "padding": (2400, 2200)}),
+    "dilation-beyond-L": ((2, 2, 9, 50), {"stride": 6, "dilation": 1000, "padding": 3500}),
+    "crop": ((2, 2, 5, 900), {"stride": 2, "padding": (850, 880)}),
+    "inputs": ((200, 3, 4, 9), {"stride": 2}),
+    "outputs": ((3, 200, 4, 70), {"stride": 2, "padding": 1}),
+    "grouped": ((30, 20, 3, 40), {"groups": 10, "dilation": 2, "padding": 2}),
+    "length": ((2, 1, 4, 5000), {"stride": 2, "padding": 1}),
+}
+
+
+@pytest.mark.parametrize("mode", naive.MODES)
+@pytest.mark.parametrize("name", LARGE)
+def test_large(fake, monkeypatch, name, mode):
+    (c_in, c_out, kernel_size, length), given = LARGE[name]
+    given = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1} | given
+    rng = np.random.default_rng(0)
+    x = rng.integers(-3, 4, (2, c_in, length)).astype(np.float32)
+    w = rng.integers(-3, 4, (c_in, c_out // given["groups"], kernel_size)).astype(np.float32)
+    kernels = []
+    expected = convt1d.conv_transpose1d(x, w, **given, padding_mode=mode)  # of the CPU's kernels
+    for kernel, workspace in itertools.product(KERNELS, (None, 200_000)):
+        force(monkeypatch, kernel, workspace)
+        y = compute(fake, x, w, None, given | {"padding_mode": mode})
+        np.testing.assert_array_equal(y, expected, err_msg=f"kernel {kernel}")
+        kernels += fake.log
+
+
+# --- what must hold of every result --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DTYPES)
+@pytest.mark.parametrize("kernel", dispatch.CUDA_KERNELS)
+def test_order_of_threads_and_blocks_does_not_matter(fake, monkeypatch, kernel, name):
+    """To the last bit: in whatever order they run, no thread reads what another has yet to write."""
+    force(monkeypatch, kernel, 60_000)
+    rng, dtype = np.random.default_rng(0), DTYPES[name]
+    for (c_in, c_out, kernel_size, length), options in [
+        ((40, 35, 7, 90), {"stride": 3, "padding": 2, "padding_mode": "reflect"}),
+        ((3, 3, 9, 700), {"stride": 2, "groups": 3, "padding_mode": "circular"}),
+    ]:
+        options = {"padding": 0, "output_padding": 0, "groups": 1, "dilation": 1} | options
+        x = rng.standard_normal((2, c_in, length))
+        w = rng.standard_normal((c_in, c_out // options["groups"], kernel_size))
+        if dtype.kind == "c":
+            x, w = x * (1 + 0.3j), w * (0.2 - 1j)
+        x, w, b = cast(dtype, x, w, rng.standard_normal(c_out))
+        results = []
+        for fake.grid, fake.seed in ((2**31 - 1, 0), (2**31 - 1, 1), (2**31 - 1, 2), (2, 0), (2, 3)):
+            results.append(compute(fake, x, w, b, options))  # a grid of two: blocks use shared memory again
+        for other in results[1:]:
+            np.testing.assert_array_equal(other.view(np.uint8), results[0].view(np.uint8))
+
+
+@settings(max_examples=60)
+@given(
+    problem=naive.problems(kinds="f"),
+    kernel=st.sampled_from(KERNELS),
+    workspace=st.sampled_from([None, SMALL]),
+    seed=st.integers(0, 2**32),
+)
+def test_nan_and_inf_reach_what_the_definition_says(libraries, problem, kernel, workspace, seed):
+    """No more and no less, as on the CPU: through zero weights too, and through the extension of the signal."""
+    rng = np.random.default_rng(seed)
+    x, w = problem.x.astype(np.float32), (problem.w * rng.integers(0, 2, problem.w.shape)).astype(np.float32)
+    x.flat[rng.integers(0, x.size, rng.integers(1, 4))] = rng.choice([np.nan, np.inf, -np.inf])
+    s, p, op, g, d, mode = problem.geometry.values()
+    with np.errstate(invalid="ignore"):
+        expected = naive.conv_transpose1d(x, w, None, s, p, op, g, d, mode)
+    with pytest.MonkeyPatch.context() as patch:
+        force(patch, kernel, workspace)
+        y = compute(cuda_fake.Fake(libraries), x, w, None, problem.geometry)
+    np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_close_to_float64(fake, monkeypatch, name):
+    """Fractions, whose products the half types cannot hold: summed in float32, rounded once."""
+    dtype, rng = DTYPES[name], np.random.default_rng(0)
+    given = {"stride": 4, "padding": 2, "output_padding": 1, "groups": 1, "dilation": 1, "padding_mode": "replicate"}
+    x, w, b = cast(dtype, *(rng.standard_normal(shape) for shape in ((2, 60, 40), (60, 10, 8), (10,))))
+    wide = complex if dtype.kind == "c" else float
+    expected = convt1d.conv_transpose1d(x.astype(wide), w.astype(wide), b.astype(wide), **given)
+    single = {"float64": 1e-13, "complex128": 1e-13}.get(name, 1e-6)
+    rounding = {"float16": 2**-11, "bfloat16": 2**-8}.get(name, 0)
+    for kernel in dispatch.CUDA_KERNELS:
+        force(monkeypatch, kernel)
+        y = compute(fake, x, w, b, given).astype(wide)
+        assert np.all(np.abs(y - expected) <= rounding * np.abs(expected) + single * np.abs(expected).max()), kernel
+
+
+def test_half_types_round_as_numpy_does(fake):
+    """Load and store, through a kernel of one tap: all halves there and back; and ties, subnormals, inf and NaN."""
+    given = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1, "padding_mode": "zeros"}
+    bits = np.arange(2**16, dtype=np.uint16)
+    near = np.random.default_rng(0).integers(0, 2**32, 20_000, dtype=np.uint32).view(np.float32)
+    edges = np.array([65519.9, 65520, 2**-24, 2**-25, 3 * 2**-25, 1 + 2**-11, 1 + 3 * 2**-11, 1 + 2**-8, 0], np.float32)
+    for name in ("float16", "bfloat16"):
+        dtype = DTYPES[name]
+        one = np.ones((1, 1, 1), dtype)
+        values = bits.view(dtype)
+        y = compute(fake, values.reshape(1, -1), one, None, given)[0]
+        with np.errstate(invalid="ignore"):
+            nan = np.isnan(values)
+            np.testing.assert_array_equal(y[~nan], values[~nan])
+            assert np.isnan(y[nan]).all()
+        # a bias is float32: x = 0 leaves it to be rounded
+        bias = np.concatenate([near, edges, -edges])
+        zeros, weight = np.zeros((len(bias), 1), dtype), np.ones((len(bias), 1, 1), dtype)
+        y = compute(fake, zeros, weight, bias, given | {"groups": len(bias)})[:, 0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.testing.assert_array_equal(y.astype(float), bias.astype(dtype).astype(float))
+
+
+@pytest.mark.parametrize("kernel", dispatch.CUDA_KERNELS)
+def test_presentation(fake, monkeypatch, kernel):
+    """Unbatched, strided, of another type, misaligned, empty; into `out`."""
+    force(monkeypatch, kernel)
+    given = {"stride": 2, "padding": 1, "output_padding": 0, "groups": 1, "dilation": 1, "padding_mode": "reflect"}
+    rng = np.random.default_rng(0)
+    x, w, b = rng.integers(-4, 5, (3, 4, 9)).astype(np.float32), rng.integers(-4, 5, (4, 5, 6)).astype(np.float32), None
+    expected = convt1d.conv_transpose1d(x, w, b, **given)
+    operator = device_operator(w, b, given)
+    wide = fake.array(np.repeat(x, 2, axis=-1))
+    shifted = fake.empty((x.nbytes + 2,), np.uint8)[2:].view(np.float32).reshape(x.shape)
+    shifted[...] = x
+    for same in (wide[..., ::2], fake.array(x.astype(np.int8)), fake.array(x.astype(np.float16)), shifted):
+        np.testing.assert_array_equal(operator(fake, same), expected)
+    np.testing.assert_array_equal(operator(fake, fake.array(x[1])), expected[1])
+    assert operator(fake, fake.array(x[:0])).shape == (0, *expected.shape[1:])
+    out = fake.empty(expected.shape, np.float32)
+    assert operator(fake, fake.array(x), out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    in_double = operator(fake, fake.array(x.astype(float)))
+    assert in_double.dtype == float
+    np.testing.assert_array_equal(in_double, expected)
+    size = expected.shape[-1] + 1
+    np.testing.assert_array_equal(
+        operator(fake, fake.array(x), output_size=size),
+        convt1d.conv_transpose1d(x, w, b, **given | {"output_padding": 1}),
+    )
+    fake.check_and_free()
+
+
+# --- choice and cutting: pure functions ----------------------------------------------------------------------------
+
+# C_in, C_out, K, stride, padding, output_padding, groups, dilation
+LAYERS = {
+    "hifigan_up1": (512, 256, 16, 8, 4),
+    "hifigan_up4": (64, 32, 4, 2, 1),
+    "oobleck_up1": (2048, 1024, 20, 10, 5),
+    "istft": (1026, 1, 1024, 256),
+    "bigvgan": (512, 512, 12, 2, 5, 0, 512),
+    "dilated": (64, 64, 5, 3, 2, 1, 2, 2),
+    "long kernel": (2, 2, 100_000, 1),
+    "wide stride": (3, 2, 10, 100_000),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "kernel"),
+    [
+        ("hifigan_up1", "float32", "rows"),
+        ("hifigan_up1", "bfloat16", "rows"),
+        ("hifigan_up1", "float64", "columns"),
+        ("oobleck_up1", "float32", "rows"),
+        ("istft", "float32", "columns"),
+        ("bigvgan", "float32", "direct"),
+        ("dilated", "float32", "columns"),
+        ("long kernel", "float32", "direct"),
+    ],
+)
+def test_choice(name, dtype, kernel):
+    assert dispatch.choose_cuda_kernel(geometry.check(*LAYERS[name]), DTYPES[dtype]) == kernel
+
+
+@pytest.mark.parametrize("kernel", dispatch.CUDA_KERNELS)
+def test_forced_choice(monkeypatch, kernel):
+    """Where it can be used; `rows` knows no dilation, and columns of a long kernel would be too many."""
+    force(monkeypatch, kernel)
+    choose = functools.partial(dispatch.choose_cuda_kernel, dtype=DTYPES["float32"])
+    assert choose(geometry.check(*LAYERS["hifigan_up1"])) == kernel
+    assert choose(geometry.check(*LAYERS["dilated"])) == ("columns" if kernel == "rows" else kernel)
+    assert choose(geometry.check(*LAYERS["long kernel"])) == "direct"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CONVT1D_CUDA_KERNEL", "fft"), ("CONVT1D_CUDA_WORKSPACE", "0"), ("CONVT1D_CUDA_WORKSPACE", "1M")],
+)
+def test_bad_settings_are_refused(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
+        dispatch.choose_cuda_kernel(geometry.check(2, 2, 2), DTYPES["float32"])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "complex128"])
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (3, 1000), (2, 10**7)])
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+def test_workspace_stays_under_its_bound(monkeypatch, name, dtype, batch, length, mode):
+    checked = geometry.check(*(*LAYERS[name], *(1, 0, 0, 1, 1)[len(LAYERS[name]) - 3 :]), mode)
+    window = checked.window(length)
+    for kernel in dispatch.CUDA_KERNELS:
+        force(monkeypatch, kernel, None if length < 10**7 else 2**32)  # few pieces
+        chosen = dispatch.choose_cuda_kernel(checked, DTYPES[dtype])
+        program = launch.program(checked, DTYPES[dtype], chosen, batch, length, window)
+        # a signal's stretch is beside the columns, and smaller where there is more than one output channel
+        assert program.work <= 2 * dispatch.cuda_workspace() + 10**6
+        for step in program.steps:
+            if isinstance(step, launch.Product):
+                assert 1 <= step.batch <= dispatch.CUDA_BATCH
+                assert max(step.m, step.n, step.k, step.lda, step.ldb, step.ldc) < 2**31
+
+
+def test_more_samples_than_a_product_takes():
+    checked = geometry.check(2, 2, 3)
+    program = launch.program(checked, DTYPES["float32"], "columns", 70_000, 2, checked.window(2))
+    products = [step for step in program.steps if isinstance(step, launch.Product)]
+    assert max(step.batch for step in products) == dispatch.CUDA_BATCH
+    assert sum(step.batch for step in products) == 70_000
+
+
+def test_offsets_beyond_32_bits(monkeypatch):
+    """Four billion samples: addresses, positions and blocks are what they should be, although nothing can hold them."""
+    checked = geometry.check(2, 2, 4, 2, 1)
+    force(monkeypatch, "columns", 2**34)
+    length = 2**32
+    program = launch.program(checked, DTYPES["float32"], "columns", 1, length, checked.window(length))
+    gathers = [step.args for step in program.steps if isinstance(step, launch.Launch) and step.kernel == "gather"]
+    stretches = [step.args for step in program.steps if isinstance(step, launch.Launch) and step.kernel == "extend"]
+    assert len(stretches) == len(gathers) > 1  # too long a row for cuBLAS to step over: copied
+    u0, u1 = np.array([(args[24], args[25]) for args in gathers]).T
+    assert (u0[0], u1[-1]) == (1, 1 + 2 * length)
+    np.testing.assert_array_equal(u0[1:], u1[:-1])
+    assert stretches[-1][4] > 2**31  # its first position
+
+
+def test_spans_are_long_where_blocks_are_enough():
+    assert dispatch.cuda_span(16 * 512, 2048, 128) == 128 * 32
+    assert dispatch.cuda_span(1, 1000, 128) == 128
+
+
+# --- the package with such arrays: what CuPy would be asked ---------------------------------------------------------
+
+
+@pytest.fixture
+def device(monkeypatch, fake):
+    cuda_fake.install(monkeypatch, fake)
+    return fake
+
+
+GEOMETRY = {"stride": 2, "padding": 1, "groups": 2, "dilation": 3, "padding_mode": "reflect"}
+
+
+def operands():
+    rng = np.random.default_rng(0)
+    return [rng.integers(-4, 5, shape).astype(np.float32) for shape in ((3, 4, 20), (4, 3, 5), (6,))]
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_function(device, monkeypatch, kernel, name):
+    force(monkeypatch, kernel)
+    host = [a.astype(DTYPES[name]) for a in operands()]
+    options = GEOMETRY | {"dilation": 1}  # for `rows`
+    y = convt1d.conv_transpose1d(*map(device.array, host), **options)
+    assert isinstance(y, cuda_fake.DeviceArray)
+    np.testing.assert_array_equal(y, convt1d.conv_transpose1d(*host, **options))
+    out = device.empty(y.shape, y.dtype)
+    assert convt1d.conv_transpose1d(*map(device.array, host), **options, out=out) is out
+    np.testing.assert_array_equal(out, y)
+    assert device.uploads == 0
+    assert kernel != "rows" or "unpack" in device.log
+    device.check_and_free()
+
+
+def layer_of(weight, bias):
+    layer = convt1d.ConvTranspose1d(4, 6, 5, **GEOMETRY)
+    layer.weight, layer.bias = weight, bias
+    return layer
+
+
+def test_layer(device):
+    x, weight, bias = operands()
+    layer = layer_of(weight, bias)
+    expected = layer(x)
+    for _ in range(3):
+        y = layer(device.array(x))
+        assert isinstance(y, cuda_fake.DeviceArray)
+        np.testing.assert_array_equal(y, expected)
+    assert device.uploads == 2  # weight and bias, once
+    layer(device.array(x.astype(float)))
+    assert device.uploads == 4  # in float64 too
+    assert type(layer(x)) is np.ndarray
+    layer.weight = weight + 1
+    np.testing.assert_array_equal(layer(device.array(x)), layer(x))
+    assert device.uploads == 6
+
+
+def test_to(device):
+    x, weight, bias = operands()
+    layer = layer_of(weight, bias)
+    assert layer.to("cuda") is layer
+    assert device.uploads == 2
+    np.testing.assert_array_equal(layer(device.array(x)), layer(x))
+    assert device.uploads == 2
+    assert layer.to("cpu") is layer
+    layer(device.array(x))
+    assert device.uploads == 4
+    with pytest.raises(ValueError, match=r"device must be one of the 2 CUDA devices here.*cuda:2"):
+        layer.to("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("value", "error"), [("gpu", ValueError), ("cuda:", ValueError), ("cpu:0", ValueError), (0, TypeError)]
+)
+def test_to_something_else(value, error):
+    with pytest.raises(error, match=f"device must be .*{value!r}"):
+        convt1d.ConvTranspose1d(1, 1, 1).to(value)
+
+
+def test_precision(device):
+    x, weight, bias = operands()
+    layer = layer_of(weight, bias)
+    layer(device.array(x))
+    assert "product" in device.log
+    assert "fast product" not in device.log
+    layer(device.array(x), precision="tf32")
+    assert "fast product" in device.log
+    np.testing.assert_array_equal(layer(x, precision="tf32"), layer(x))  # a CPU makes no use of it
+    for call in (
+        functools.partial(layer, x),
+        functools.partial(layer, device.array(x)),
+        functools.partial(convt1d.conv_transpose1d, x, weight, **GEOMETRY),
+        functools.partial(convt1d.conv_transpose1d, device.array(x), device.array(weight), **GEOMETRY),
+    ):
+        with pytest.raises(ValueError, match="precision must be one of float32, tf32, got 'tf16'"):
+            call(precision="tf16")
+        with pytest.raises(TypeError, match="precision must be a string, got 32"):
+            call(precision=32)
+
+
+def test_blas_types():
+    """cudaDataType of values and sums, and cublasComputeType_t: TF32 only where it was asked for."""
+    strict = {name: launch._blas_types(dtype, False)[:3] for name, dtype in DTYPES.items()}
+    assert strict == {
+        "float32": (0, 0, 68),
+        "float64": (1, 1, 70),
+        "float16": (2, 0, 68),
+        "bfloat16": (14, 0, 68),
+        "complex64": (4, 4, 68),
+        "complex128": (5, 5, 70),
+    }
+    fast = {name: launch._blas_types(dtype, True)[:3] for name, dtype in DTYPES.items()}
+    assert {name for name in strict if strict[name] != fast[name]} == {"float32", "complex64"}
+    assert {fast[name][2] for name in ("float32", "complex64")} == {77}
+
+
+def test_arrays_on_both_sides(device):
+    x, weight, bias = operands()
+    on = [device.array(a) for a in (x, weight, bias)]
+    for mixed, names in (
+        ((on[0], weight, None), "weight must be on the GPU as x"),
+        ((on[0], weight, bias), "weight and bias must be on the GPU as x"),
+        ((on[0], on[1], bias), "bias must be on the GPU as x and weight"),
+        ((x, on[1], None), "x must be on the GPU as weight"),
+        ((x.tolist(), on[1], None), "x must be on the GPU as weight"),
+    ):
+        with pytest.raises(TypeError, match=names):
+            convt1d.conv_transpose1d(*mixed, **GEOMETRY)
+    layer = layer_of(weight, bias)
+    expected = layer(x)
+    with pytest.raises(TypeError, match=r"out must be an array like x.*cuda:0, got numpy\.ndarray"):
+        layer(on[0], out=np.empty_like(expected))
+
+
+def test_arrays_on_different_devices(device):
+    x, weight, bias = map(device.array, operands())
+    weight.device = types.SimpleNamespace(id=1)
+    with pytest.raises(ValueError, match="must be on one device, got x on cuda:0, weight on cuda:1, bias on cuda:0"):
+        convt1d.conv_transpose1d(x, weight, bias, **GEOMETRY)
+    out = device.empty((3, 6, 49), np.float32)
+    out.device = types.SimpleNamespace(id=1)
+    with pytest.raises(ValueError, match="out must be on the device of x, cuda:0, got cuda:1"):
+        layer_of(*operands()[1:])(x, out=out)
+
+
+def test_out(device):
+    x, weight, bias = operands()
+    layer = layer_of(weight, bias)
+    shape = layer(x).shape
+    on = device.array(x)
+    for out, error, words in (
+        (device.empty((*shape[:2], shape[2] + 1), np.float32), ValueError, "out must have shape"),
+        (device.empty(shape, np.float64), TypeError, "out must have dtype float32, got float64"),
+        (device.empty(shape[::-1], np.float32).T, ValueError, "out must be C-contiguous"),
+    ):
+        with pytest.raises(error, match=words):
+            layer(on, out=out)
+    both = device.empty((on.size + int(np.prod(shape)),), np.float32)
+    both[: on.size] = x.ravel()
+    inside = both[: on.size].reshape(x.shape)
+    with pytest.raises(ValueError, match="out must not overlap x"):
+        layer(inside, out=both[on.size - 1 : -1].reshape(shape))
+    np.testing.assert_array_equal(layer(inside, out=both[on.size :].reshape(shape)), layer(x))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"x": lambda x: x[0, 0]}, ValueError, "x must be 2-D or 3-D, got shape"),
+        ({"x": lambda x: x[:, :3]}, ValueError, r"x must have shape \(N, 4, L\)"),
+        ({"x": lambda x: x[..., :0]}, ValueError, "input length must be at least 1"),
+        ({"x": lambda x: x.astype("U1")}, TypeError, "x must hold numbers"),
+        ({"weight": lambda w: w[0]}, ValueError, "weight must be 3-D, got shape"),
+        ({"weight": lambda w: w[..., :0]}, ValueError, "weight must have no empty dimension"),
+        ({"weight": lambda w: w.astype("M8[s]")}, TypeError, "weight must hold numbers"),
+        ({"bias": lambda b: b[:5]}, ValueError, r"bias must have shape \(6,\), got \(5,\)"),
+        ({"bias": lambda b: b * 1j}, TypeError, "bias of dtype complex64 cannot be cast to float32"),
+    ],
+)
+def test_other_arrays(device, change, error, words):
+    given = dict(zip(("x", "weight", "bias"), operands(), strict=True))
+    for name, make in change.items():
+        given[name] = make(given[name])
+    given = {
+        name: a.view(cuda_fake.DeviceArray) if a.dtype.kind in "UM" else device.array(a) for name, a in given.items()
+    }
+    with pytest.raises(error, match=words):
+        convt1d.conv_transpose1d(**given, **GEOMETRY)
+
+
+def test_what_runs_on_the_cpu_only(device):
+    x, weight, _ = map(device.array, operands())
+    layer = layer_of(*operands()[1:])
+    for call in (
+        lambda: convt1d.conv1d(x, operands()[1].transpose(1, 0, 2)),
+        lambda: layer.backward(x, x),
+        lambda: layer.fit(x, x),
+        lambda: setattr(layer, "weight", weight),
+        lambda: convt1d.ConvTranspose1dStream(convt1d.ConvTranspose1d(4, 2, 3)).process(x),
+    ):
+        with pytest.raises(TypeError, match="must be in the CPU's memory here"):
+            call()
+
+
+# --- torch's tensors: a stand-in with the few names that interchange.py uses ---------------------------------------
+
+
+class Tensor:
+    requires_grad = False
+    is_cuda = True
+
+    def __init__(self, array, index=0):
+        self.array, self.device = array, types.SimpleNamespace(index=index)
+        self.dtype = array.dtype.name
+
+    detach = resolve_conj = resolve_neg = lambda self: self
+
+    def view(self, name):
+        return Tensor(self.array.view(name))
+
+
+@pytest.fixture
+def torch(monkeypatch, device):
+    streams = []
+    stand_in = types.ModuleType("torch")
+    stand_in.Tensor = Tensor
+    for name in (*DTYPES, "int16"):
+        setattr(stand_in, name, name)
+    stand_in.is_grad_enabled = lambda: True
+    stand_in.empty = lambda shape, dtype, device: Tensor(fake_empty(shape, DTYPES[dtype]), device.index)
+    stand_in.cuda = types.SimpleNamespace(current_stream=lambda device: types.SimpleNamespace(cuda_stream=77))
+    fake_empty = device.empty
+    cupy = sys.modules["cupy"]
+
+    def from_dlpack(tensor):
+        assert tensor.dtype != "bfloat16"  # CuPy has no such capsule
+        return tensor.array
+
+    class Stream:
+        null = None
+
+        def __enter__(self):
+            streams.append(self.pointer)
+
+        def __exit__(self, *error):
+            pass
+
+        @classmethod
+        def from_external(cls, external):
+            stream = cls()
+            _, stream.pointer = external.__cuda_stream__()
+            return stream
+
+    cupy.from_dlpack = from_dlpack
+    cupy.cuda.Stream = Stream
+    monkeypatch.setitem(sys.modules, "torch", stand_in)
+    stand_in.streams = streams
+    return stand_in
+
+
+@pytest.mark.parametrize("name", ["float32", "bfloat16"])
+def test_tensors(device, torch, name):
+    x, weight, bias = (a.astype(DTYPES[name]) for a in operands())
+    expected = convt1d.conv_transpose1d(x, weight, bias, **GEOMETRY)
+    y = convt1d.conv_transpose1d(*(Tensor(device.array(a)) for a in (x, weight, bias)), **GEOMETRY)
+    assert type(y) is Tensor
+    np.testing.assert_array_equal(y.array, expected)
+    layer = convt1d.ConvTranspose1d(4, 6, 5, **GEOMETRY, dtype=DTYPES[name])
+    layer.weight, layer.bias = weight, bias
+    out = Tensor(device.empty(expected.shape, expected.dtype))
+    assert layer(Tensor(device.array(x)), out=out) is out
+    np.testing.assert_array_equal(out.array, expected)
+    assert set(torch.streams) == {77}
+
+
+def test_tensors_that_are_refused(device, torch):
+    x, weight, bias = map(device.array, operands())
+    layer = layer_of(*operands()[1:])
+    with pytest.raises(TypeError, match="must all be CuPy arrays or all torch tensors"):
+        convt1d.conv_transpose1d(Tensor(x), weight, bias, **GEOMETRY)
+    with pytest.raises(TypeError, match="out must be an array like x"):
+        layer(x, out=Tensor(x))
+    learned = Tensor(x)
+    learned.requires_grad = True
+    with pytest.raises(TypeError, match="x requires a gradient"):
+        layer(learned)
+    with pytest.raises(ValueError, match="must be on one device"):
+        convt1d.conv_transpose1d(Tensor(x), Tensor(weight, 1), None, **GEOMETRY)
+
+
+# --- the tests' own tools, and what an import brings ----------------------------------------------------------------
+
+
+def test_undefined_behaviour_would_be_seen(libraries, capfd, tmp_path):
+    if not cuda_fake.sanitizer_works(tmp_path):
+        pytest.skip("g++ has no UBSan here")
+    libraries(0).shim_overflow(2**31 - 1)
+    assert "runtime error: signed integer overflow" in capfd.readouterr().err
+
+
+def test_a_stray_write_would_be_seen(fake):
+    array = fake.array([1.0, 2.0])
+    fake._memory[0][2][array.ctypes.data - fake._memory[0][2].ctypes.data + array.nbytes] = 0
+    with pytest.raises(AssertionError, match="past the end"):
+        fake.check_and_free()
+
+
+def test_import_brings_no_cupy():
+    code = "import sys, convt1d; sys.exit(any(name.partition('.')[0] in ('cupy', 'torch') for name in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_missing_cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    with pytest.raises(ImportError, match=r"pip install 'convt1d\[cuda13\]'.*convt1d\[cuda12\]"):
+        convt1d.ConvTranspose1d(1, 1, 1).to("cuda")
+
+
+def test_missing_device(monkeypatch, device):
+    def count():
+        raise sys.modules["cupy"].cuda.runtime.CUDARuntimeError("no driver")
+
+    sys.modules["cupy"].cuda.runtime.getDeviceCount = count
+    with pytest.raises(RuntimeError, match="there is no CUDA device that CuPy can use: no driver"):
+        convt1d.ConvTranspose1d(1, 1, 1).to("cuda")
+
+
+def test_constants_are_those_of_the_source():
+    for line in (f"TILE {launch.TILE} ", f"SIDE {launch.SIDE} ", f"TIMES {launch.TIMES} "):
+        assert f"#define {line}" in launch.source()
+    assert f"#define THREADS {dispatch.CUDA_THREADS} " in launch.source()
+    assert "enum Mode { ZEROS, REFLECT, REPLICATE, CIRCULAR };" in launch.source()
+    assert [mode.upper() for mode in launch.MODES] == ["ZEROS", "REFLECT", "REPLICATE", "CIRCULAR"]
+    for capacity in dispatch.CUDA_CAPACITIES:
+        assert f"DIRECT(direct{capacity}, {capacity})" in launch.source()
+
+
+def test_borrowing_leaves_cupy_arrays_alone(device):
+    x = device.array([1.0])
+    assert interchange.borrow("x", x) is x
