@@ -28,7 +28,7 @@ def is_cupy(value: Any) -> bool:
 
 def is_torch(value: Any) -> bool:
     torch: Any = sys.modules.get("torch")
-    return torch is not None and isinstance(value, getattr(torch, "Tensor", ())) and value.is_cuda
+    return torch is not None and isinstance(value, getattr(torch, "Tensor", ())) and value.is_cuda  # type: ignore[union-attr]
 
 
 def check_precision(precision: Any) -> None:

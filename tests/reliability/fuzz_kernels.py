@@ -186,7 +186,7 @@ def spoil(a, source):
 
     if a is None:
         a = np.ones(3)
-    if type(a) is not np.ndarray or a.ndim == 0:  # spoiled before
+    if type(a) is not np.ndarray or a.ndim == 0 or a.size > 10**6:  # spoiled before
         return a
     one = np.broadcast_to(np.float32(1), (1,) * a.ndim)
     makers = [

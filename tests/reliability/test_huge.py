@@ -16,13 +16,12 @@ BORDER = 2**31
 # --- more than 2**31 samples: 12 GiB at most -----------------------------------------------------------------
 
 
-@pytest.fixture
-def room():
-    """Twelve GiB and some to spare."""
+def need(gibibytes):
+    """Skip where they are not free."""
     lines = dict(line.split(":") for line in pathlib.Path("/proc/meminfo").read_text().splitlines())
-    available = int(lines["MemAvailable"].split()[0]) * 1024
-    if available < 13 * 2**30:
-        pytest.skip(f"needs 13 GiB of free memory, there are {available / 2**30:.1f}")
+    available = int(lines["MemAvailable"].split()[0]) / 2**20
+    if available < gibibytes:
+        pytest.skip(f"needs {gibibytes} GiB of free memory, there are {available:.1f}")
 
 
 def pieces(length, step=2**24):
@@ -41,8 +40,9 @@ def around(a, start, stop):
 
 
 @pytest.mark.huge
-def test_a_signal_of_more_than_2_31_samples(force, room):
+def test_a_signal_of_more_than_2_31_samples(force):
     """Upsampled, circular so that the sum of the output is known; then the convolution and the gradients."""
+    need(13)
     stride, padding, L, mode = 8, 4, 2**28 + 3, "circular"
     rng = np.random.default_rng(0)
     w = rng.integers(-3, 4, (1, 1, 16)).astype(np.float32)
@@ -50,14 +50,7 @@ def test_a_signal_of_more_than_2_31_samples(force, room):
     geometry = {"stride": stride, "padding": padding, "padding_mode": mode}
     y = np.empty((1, L * stride), np.float32)
     assert y.size > BORDER
-    spots = [
-        0,
-        y.size // 2,
-        BORDER // 4,
-        BORDER // 2,
-        BORDER - 976,
-        *rng.integers(0, y.size - 1000, 60),
-    ]  # the last to the end
+    spots = [0, BORDER // 4, BORDER // 2, BORDER - 976, *rng.integers(0, y.size - 1000, 60)]
     for kernel in KERNELS:
         y.fill(np.nan)
         with force(kernel):
@@ -86,12 +79,13 @@ def test_a_signal_of_more_than_2_31_samples(force, room):
         stretch = around(y, piece.start * stride - padding, piece.stop * stride + 16)[0]
         exact += block @ np.lib.stride_tricks.sliding_window_view(stretch, 16)[: block.size * stride : stride]
         size += np.abs(block).sum() * np.abs(stretch).mean()
-    np.testing.assert_allclose(grad_weight[0, 0], exact, rtol=0, atol=1e-6 * size)
+    np.testing.assert_allclose(grad_weight[0, 0], exact, rtol=0, atol=5e-5 * size)  # 2**28 float32 products
 
 
 @pytest.mark.huge
-def test_a_batch_of_more_than_2_31_samples(force, room):
+def test_a_batch_of_more_than_2_31_samples(force):
     """Short signals, many of them, of many channels: a merged batch, whose result is exact, and its gradients."""
+    need(10)
     N, outputs, L, stride = 2**16 + 1, 4096, 4, 2
     rng = np.random.default_rng(0)
     x = rng.integers(-1, 2, (N, 1, L)).astype(np.float32)
@@ -118,7 +112,8 @@ def test_a_batch_of_more_than_2_31_samples(force, room):
 
 @pytest.mark.huge
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_a_merged_batch_of_more_than_2_31_columns(force, room, kernel):
+def test_a_merged_batch_of_more_than_2_31_columns(force, kernel):
+    need(10)
     N = BORDER + 64
     x = np.broadcast_to(np.float32(3), (N, 1, 1))
     y = np.full((N, 1, 1), np.nan, np.float32)
