@@ -302,7 +302,7 @@ print(f"{one:.2f} ms a call with one thread, {two:.2f} ms with two allowed")
 def test_a_busy_machine(record_property):
     """Twice as many busy processes as cores: two threads take no more than 1.5 times what one takes, its fair share.
 
-    Both are means over the same seconds. Before calls learned from their waits it was 10 to 25 times.
+    Both are means over the same seconds. Before calls learned from their waits it was 17 to 40 times.
     """
     text = python(BUSY, size(10, 60))
     print(text)
