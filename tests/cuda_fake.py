@@ -20,7 +20,7 @@ import numpy as np
 from convt1d.cuda import launch
 
 HERE = Path(__file__).parent
-SOURCE = HERE.parent / "convt1d" / "cuda"
+SOURCE = Path(launch.__file__).parent
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {name: BFLOAT16 if name == "bfloat16" else np.dtype(name) for name in launch.TYPES}
 GUARD = 1024  # bytes on both sides of an array

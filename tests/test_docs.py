@@ -28,10 +28,11 @@ from convt1d import explain, initialize, plot
 from convt1d.weights import list_layers
 
 ROOT = Path(__file__).parent.parent
+PACKAGE = Path(convt1d.__file__).parent  # the installed one
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.stem != "scale")  # scripts, see test_dask.py
 WITH_EXAMPLES = [
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for path in sorted((ROOT / "convt1d").glob("**/*.py"))
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    for path in sorted(PACKAGE.glob("**/*.py"))
     if ">>> " in path.read_text(encoding="utf-8") and path.stem != "__init__"
 ]
 OPTIONAL = ("dask", "distributed", "jax", "keras", "matplotlib", "onnx", "onnxruntime", "sklearn", "torch", "zarr")
