@@ -146,6 +146,12 @@ def test_out_has_the_same_layout():
     assert (wrong == 0).all()
 
 
+def test_refused_on_a_gpu(monkeypatch):
+    monkeypatch.setattr("convt1d.cuda.is_device_array", lambda value: True)
+    with pytest.raises(ValueError, match="channels_last must be False for arrays on a GPU, got True"):
+        convt1d.ConvTranspose1d(3, 2, 4)(object(), channels_last=True)
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads VmHWM from /proc")
 def test_no_transposed_copy():
