@@ -57,7 +57,7 @@ def run_doctest(example):
             f"{example.name}: {failure.example.source}printed\n{failure.got}instead of\n{failure.example.want}"
         ) from None
     except doctest.UnexpectedException as unexpected:
-        raise unexpected.exc_info[1] from None
+        raise unexpected.exc_info[1]  # noqa: B904  # `from` would overwrite its cause, which names the missing package
 
 
 def run_console(text, capsys, name):
