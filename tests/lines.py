@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""gcov's counts for convt1d/cpu by line of Cython and C: .ci/lines.py BUILD_FOLDER
+"""gcov's counts for convt1d/cpu by line of Cython and C: tests/lines.py BUILD_FOLDER
 
-Lines of generated C belong to the Cython line that the comment above them quotes, up to the function's exit code. A line
-of a fused type, a macro or an inline function is compiled several times: it counts if one of the copies ran.
+Lines of generated C belong to the Cython line that the comment above them quotes, up to the function's exit code. A
+line of a fused type, a macro or an inline function is compiled several times: it counts if one of the copies ran.
 """
 
 import gzip
