@@ -17,9 +17,8 @@ compile_args, link_args = FLAGS.get(sys.platform, (["-O3"], []))
 # CONVT1D_OPENMP=0 builds without OpenMP: the same results on one thread.
 if os.environ.get("CONVT1D_OPENMP", "1") == "0":
     compile_args, link_args = [flag for flag in compile_args if "O" in flag and "openmp" not in flag], []
-# CONVT1D_COVERAGE=1 counts executions of each line for gcov, named by Cython's line instead of C's (.ci/coverage).
-coverage = os.environ.get("CONVT1D_COVERAGE", "0") == "1"
-if coverage:
+# CONVT1D_COVERAGE=1 counts how often each line of C runs (.ci/coverage).
+if os.environ.get("CONVT1D_COVERAGE", "0") == "1":
     # atomic: prange's threads count too
     compile_args = [*compile_args, "-O1", "--coverage", "-fprofile-update=atomic"]
     link_args = [*link_args, "--coverage"]
@@ -40,8 +39,5 @@ setup(
         )
         for name in ("_correlate", "_runtime", "_tiles")
     ],
-    options={
-        "bdist_wheel": {"py_limited_api": "cp311"} if abi3 else {},
-        "build_ext": {"cython_line_directives": coverage},
-    },
+    options={"bdist_wheel": {"py_limited_api": "cp311"} if abi3 else {}},
 )
