@@ -30,7 +30,7 @@ def test_vectors(cases, force, kernel, tile):
             np.testing.assert_array_equal(y, turned(case.y), err_msg=f"case {case.id}")
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(
     problem=naive.problems(longest=150),
     kernel=st.sampled_from(KERNELS),
