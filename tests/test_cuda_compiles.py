@@ -100,8 +100,8 @@ def resources(log):
     return found
 
 
-# float32 on the oldest, a middle and the newest, the widest type and one of software conversions on the oldest; the others
-# take two minutes.
+# float32 on the oldest, a middle and the newest, the widest type and one of software conversions on the oldest; the
+# others take two minutes.
 PAIRS = [(number, architecture) for number in range(len(launch.TYPES)) for architecture in ARCHITECTURES]
 QUICK = [*((0, architecture) for architecture in ARCHITECTURES[::3]), (3, ARCHITECTURES[0]), (5, ARCHITECTURES[0])]
 
