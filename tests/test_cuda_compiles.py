@@ -120,8 +120,9 @@ def test_compiles(compiled, number, architecture):
     assert set(used) == KERNELS
     for name, (registers, spilled) in used.items():
         # At 256 threads to a block a multiprocessor holds two blocks of 128 registers, four of most kernels. direct16
-        # holds sixteen weights: 150 in complex128 on sm_75, 144 in float64 on sm_100 (nvcc 13.0, 2026-11).
-        assert registers <= (168 if name == "direct16" else 128), name
+        # holds sixteen weights: 150 in complex128 on sm_75, 144 in float64 on sm_100, where direct8 has as many in
+        # complex128 (nvcc 13.0, 2026-11).
+        assert registers <= (168 if name in ("direct8", "direct16") else 128), name
         # indices that one pass needs, not what the inner loops read
         assert spilled <= 256, name
 
