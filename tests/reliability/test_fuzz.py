@@ -266,6 +266,8 @@ class Life(RuleBasedStateMachine):
 
     @rule(kind=st.sampled_from(FILES))
     def store_and_read(self, kind):
+        if kind == "safetensors" and self.dtype == np.complex128:  # a type that the format lacks
+            return
         stored, path = {name: self.geometry[name] for name in self.geometry}, self.path("." + kind)
         if kind == "npz":
             np.savez(path, **self.state(), **stored)
@@ -281,8 +283,6 @@ class Life(RuleBasedStateMachine):
         else:
             self.layer.to_onnx(path)
             stored = {}
-        if kind == "safetensors" and self.dtype == np.complex128:  # a type that the format lacks
-            return
         self.layer = convt1d.ConvTranspose1d.from_file(path, **stored)
 
     # learned, beside the layer
