@@ -4,6 +4,7 @@
 import contextlib
 import json
 import pathlib
+import subprocess
 import sys
 import types
 
@@ -85,3 +86,28 @@ def cases():
         )
         for case in json.loads((HERE / "data" / "cases.json").read_text())
     ]
+
+
+@pytest.fixture(scope="session")
+def beyond_output():
+    """Peak memory beyond the output's, in bytes, for ten seconds of DAC's last layer in either layout."""
+
+    def measure(channels_last):
+        code = f"""
+import numpy as np, convt1d
+def peak():
+    return next(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmHWM")) * 1024
+def signal(length):
+    return np.ones((1, length, 192) if {channels_last} else (1, 192, length), np.float32)
+layer = convt1d.ConvTranspose1d(192, 96, 4, stride=2, padding=1, rng=0)
+x = signal(441_000)
+layer(signal(100), channels_last={channels_last})
+before = peak()
+y = layer(x, channels_last={channels_last})
+print(peak() - before - y.nbytes)
+"""
+        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        return int(run.stdout)
+
+    return measure
