@@ -8,14 +8,17 @@ chunk ``j``. What it needs beyond that chunk lies `before` samples to the left a
                                  [before |        block            | after]
     output                               |==== stride * chunk j ===|
 
-Each block goes through one task, `functional.Operator.window`. Only the first and the last see the padding mode: the
-samples that continue the signal are fetched from where `padding.source_index` says, and put beside it. Only this module
-needs dask when it is imported; nothing in convt1d imports it.
+What a chunk needs of a neighbour is cut off where that one lies, a task each, so that only this travels. One more task
+puts the block together and runs `functional.Operator.window`. Only the first and the last chunk see the padding mode:
+what continues the signal is fetched from where `padding.source_index` says, and takes a neighbour's place. Only this
+module needs dask when it is imported; nothing in convt1d imports it.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+from operator import getitem
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +26,7 @@ import numpy as np
 try:
     import dask
     import dask.array as da
+    from dask.highlevelgraph import HighLevelGraph
 except ImportError as error:
     raise ImportError(f"convt1d.dask needs dask ({error}): pip install 'convt1d[dask]'") from error
 
@@ -116,16 +120,23 @@ def conv_transpose1d(
     operator._check_shape(like, channels_last=False)
     result = operator(like[(np.newaxis,) * (3 - x.ndim)][:0])
 
-    blocks, windows, lengths = _blocks(x.rechunk({x.ndim - 2: -1}), operator.geometry, result.shape[-1])
-    y = da.map_blocks(
-        _conv_transpose1d,
-        blocks,
-        # one key each in the graph, to which every task refers
-        dask.delayed(operator, pure=True),
-        dask.delayed(windows, pure=True, traverse=False),
-        workers,
-        dtype=result.dtype,
-        chunks=(*blocks.chunks[:-2], result.shape[1:2], tuple(window.length for window in windows)),
+    # Without empty chunks along N, of which some steps keep what others drop.
+    x = x.rechunk((*(tuple(filter(None, sizes)) or (0,) for sizes in x.chunks[:-2]), -1, x.chunks[-1]))
+    blocks, windows, lengths = _blocks(x, operator.geometry, result.shape[-1])
+    shared = dask.delayed(operator, pure=True)  # one key in the graph, to which every task refers
+    name = f"conv_transpose1d-{dask.base.tokenize(x, shared, windows, workers)}"
+    # By hand: dask's own overlaps and blocks are six tasks a chunk, of a millisecond or two each on every side.
+    graph = {}
+    for sample in np.ndindex(x.numblocks[:-2]):
+        for j, (parts, window) in enumerate(zip(blocks, windows, strict=True)):
+            task = functools.partial(_conv_transpose1d, window=window, workers=workers)
+            graph[name, *sample, 0, j] = (task, shared.key, [(part.name, *sample, 0, i) for part, i in parts])
+    y = da.Array(
+        HighLevelGraph.from_collections(
+            name, graph, [shared, *{part.name: part for b in blocks for part, _ in b}.values()]
+        ),
+        name,
+        (*x.chunks[:-2], result.shape[1:2], tuple(window.length for window in windows)),
         meta=np.empty((0,) * x.ndim, result.dtype),
     )
     return y.rechunk({x.ndim - 1: tuple(lengths)}, method="tasks")
@@ -150,13 +161,14 @@ def _checked(x, weight, bias, stride, padding, output_padding, groups, dilation,
 
 
 def _blocks(x, geometry, length_out):
-    """Stretches of x, one chunk each, the window of each that is to be computed, and the output's chunks."""
+    """The blocks, each as chunks (of an array, its number) to be put together; the window of each that is to be
+    computed; and the output's chunks."""
     stride, length, last = geometry.stride, x.shape[-1], x.ndim - 1
     left = geometry.padding[0]
     first, past = geometry.reaching(left, left + length_out)
     outside = (0, 0) if geometry.padding_mode == "zeros" else (max(0, -first), max(0, past - length))
     if max(outside) > length:  # a kernel that reaches beyond the other end of the signal
-        return x.rechunk({last: -1}), [geometry.window(length)], [length_out]
+        return [[(x.rechunk({last: -1}), 0)]], [geometry.window(length)], [length_out]
 
     # The rest of x cannot reach the output. One sample stays, should nothing of it.
     first = min(max(0, first), length - 1)
@@ -172,25 +184,35 @@ def _blocks(x, geometry, length_out):
     ]
     lengths = _lengths(inside.chunks[-1], stride, length_out)
 
-    parts = [inside.rechunk({last: tuple(sizes)}, method="tasks")]
-    if len(sizes) > 1:
-        parts = [da.overlap.overlap(*parts, {last: (before, after)}, {last: "none"}, allow_rechunk=False)]
-    sizes = list(parts[0].chunks[-1])
-    # only now: a neighbour of the first or last chunk has no need of what lies beyond it
+    chunks = inside.rechunk({last: tuple(sizes)}, method="tasks")
+    blocks = [[(chunks, j)] for j in range(len(sizes))]
+    if before:
+        tails = _cut_off(chunks, slice(-before, None), before)
+        for j in range(1, len(sizes)):
+            blocks[j].insert(0, (tails, j - 1))
+    if after:
+        heads = _cut_off(chunks, slice(after), after)
+        for j in range(len(sizes) - 1):
+            blocks[j].append((heads, j + 1))
     if outside[0]:
-        parts.insert(0, _continued(x, np.arange(-outside[0], 0), geometry.padding_mode))
-        sizes[0] += outside[0]
+        blocks[0].insert(0, (_continued(x, np.arange(-outside[0], 0), geometry.padding_mode), 0))
     if outside[1]:
-        parts.append(_continued(x, np.arange(length, length + outside[1]), geometry.padding_mode))
-        sizes[-1] += outside[1]
-    return da.concatenate(parts, axis=last).rechunk({last: tuple(sizes)}, method="tasks"), windows, lengths
+        blocks[-1].append((_continued(x, np.arange(length, length + outside[1]), geometry.padding_mode), 0))
+    return blocks, windows, lengths
+
+
+def _cut_off(x, part, width):
+    """The same part of every chunk."""
+    chunks = (*x.chunks[:-1], (width,) * x.numblocks[-1])
+    return da.map_blocks(getitem, x, (..., part), chunks=chunks, meta=x._meta)
 
 
 def _continued(x, positions, mode):
     """The samples at positions outside x."""
     source = source_index(positions, x.shape[-1], mode)
     first = source.min()
-    return x[..., first : source.max() + 1].rechunk({x.ndim - 1: -1}, method="tasks")[..., source - first]
+    whole = x[..., first : source.max() + 1].rechunk({x.ndim - 1: -1}, method="tasks")
+    return whole[..., source - first].rechunk({x.ndim - 1: -1}, method="tasks")  # dask cuts what repeats
 
 
 def _joined(chunks, least, enough):
@@ -212,5 +234,6 @@ def _lengths(chunks, stride, length_out):
     return [b - a for a, b in itertools.pairwise(ends) if a < b]
 
 
-def _conv_transpose1d(block, operator, windows, workers, block_id):
-    return operator.window(block, windows[block_id[-1]], workers=workers)
+def _conv_transpose1d(operator, parts, window, workers):
+    block = np.concatenate(parts, axis=-1) if len(parts) > 1 else parts[0]
+    return operator.window(block, window, workers=workers)

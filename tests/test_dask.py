@@ -181,7 +181,7 @@ def test_neighbours_give_exactly_what_reaches_the_output(kernel_size, stride):
         blocks, _, _ = convt1d.dask._blocks(x, geometry, geometry.output_length(36))
         outputs = range(12 * stride + left, 24 * stride + left)
         reaching = {(u - k) // stride for u in outputs for k in range(kernel_size) if (u - k) % stride == 0}
-        assert blocks.chunks[-1][1] == len(reaching | set(range(12, 24)))
+        assert sum(part.chunks[-1][i] for part, i in blocks[1]) == len(reaching | set(range(12, 24)))
 
 
 # the graph --------------------------------------------------------------------------------------------------
@@ -195,7 +195,7 @@ def test_the_graph_holds_the_weights_once():
     again, other = (convt1d.dask.conv_transpose1d(x, value, stride=2) for value in (w / 2, w))
     assert y.name == again.name != other.name
     sizes = [len(pickle.dumps(task)) for task in dict(y.__dask_graph__()).values()]
-    assert len(sizes) < 8 * y.npartitions + 20
+    assert len(sizes) < 5 * y.npartitions + 20
     assert sum(size > 10_000 for size in sizes) == 1
     assert sum(sizes) < 2 * w.nbytes
     da.utils.assert_eq(y, convt1d.conv_transpose1d(np.ones(x.shape), w / 2, stride=2))
