@@ -60,6 +60,12 @@ PIECES_ROWS = 512
 # under 3 % of the work and spares the product all doubt; up to the second, not even the edges' tiles are copied whole.
 COPY_ABOVE = 1024
 SPLIT_BELOW = 32
+# With so few, memory decides. Long runs of a few channels are streams that the hardware prefetches, 48 columns of all
+# channels are not: 1.1..1.8 x faster from memory, up to 1.15 x slower from L2. At least so many channels at a time, and
+# at most; more where there is more to multiply, since all sums are read and written in between (a Zen 4, 2026-11).
+NARROW_CHANNELS = 8, 16
+NARROW_BYTES = 8192
+NARROW_TILES = 4  # at least, for the threads: the runs of short signals need not be long
 
 # Multiply-adds in one BLAS product. OpenBLAS runs a product on one thread by itself up to 2**19 on every
 # core type (64 x 64 x 128; measured 2026-11, onset 80**3..83**3), so BLAS's own threads never need limiting; and up
@@ -180,8 +186,9 @@ class GradientPlan:
     offsets: np.ndarray  # of the slots, in g
 
 
-def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool) -> str:
-    """`channels`, `taps` and `rows`: real input channels, taps of a slot and output rows, per group.
+def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool, narrow: bool = False) -> str:
+    """`channels`, `taps` and `rows`: real input channels, taps of a slot and output rows, per group. `narrow`: x is to
+    be read a few channels at a time, which only `direct` can, since its sums go on from piece to piece.
 
     direct   SIMD sums in registers over all channels and taps, 97..100 % of the FMA peak with AVX2 or AVX-512
     fused    the same with the gather in registers: 1.05..1.8 x faster where sums are short, never behind by more
@@ -195,7 +202,7 @@ def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool
         raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join(KERNELS)}, got {forced!r}")
     if forced and (forced != "fused" or fusible):
         return forced
-    if fusible and channels * taps <= FUSED_DEPTH and level > 0:
+    if fusible and channels * taps <= FUSED_DEPTH and level > 0 and not narrow:
         return "fused"
     if level > 0 or channels < 8 or rows < 8:
         return "direct"
@@ -228,7 +235,10 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
     fusible = stride <= machine.rows and hit * parts == stride and (d == 1 or s == 1)
     channels_last = channels_last and geometry.out_channels > 1  # the layouts of a single channel are the same
     fusible = fusible and not channels_last
-    kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible)
+    # Multiply-adds for each sample of x, if these can be read where they lie.
+    uses = outputs * hit * taps if in_stride == in_slots == parts == 1 else COPY_ABOVE + 1
+    narrow = uses <= SPLIT_BELOW and channels > NARROW_CHANNELS[1]
+    kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible, narrow)
     if kernel == "gemm" and short:
         kernel = "direct"  # BLAS would multiply the taps that are missing as zeros: what is NaN there would show
 
@@ -259,13 +269,16 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
             weights += width * ((depth - channels) * (e1 - e0) + channels * long)
     rows = together * chunk
 
-    tile = _widest_tile(channels, rows, size, vector)
+    together_in, run = channels, X_BYTES // (channels * size)
+    if narrow and kernel == "direct":
+        together_in, run = int(np.clip(uses, *NARROW_CHANNELS)), NARROW_BYTES // size
+    tile = _widest_tile(run, rows, size, vector)
     piece_taps = int(min(taps, 1 + tile // step))
     width = leading(tile + (piece_taps - 1) * step)
-    piece_channels = min(channels, INPUT_BYTES // (width * size))
+    piece_channels = min(together_in, INPUT_BYTES // (width * size))
     if kernel == "fused" and (piece_taps < taps or piece_channels < channels):
         kernel = "direct"  # its sums go on from piece to piece
-    in_place = _in_place(kernel, parts, outputs * hit * taps) if in_stride == in_slots == 1 else 0
+    in_place = 0 if kernel == "gemm" or uses > COPY_ABOVE else 1 if uses > SPLIT_BELOW else 2
     return Plan(
         kernel=kernel,
         parts=parts,
@@ -352,13 +365,6 @@ def _equal_parts(n: int, most: int, unit: int) -> int:
     return ceil_div(ceil_div(n, ceil_div(n, most)), unit) * unit
 
 
-def _in_place(kernel: str, parts: int, uses: int) -> int:
-    """How `x` is read, see Plan.in_place; `uses`: multiply-adds per sample."""
-    if kernel == "gemm" or parts != 1 or uses > COPY_ABOVE:
-        return 0
-    return 2 if uses <= SPLIT_BELOW else 1
-
-
 def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
@@ -368,15 +374,15 @@ def leading(width: int) -> int:
     return ((width + 31) // 16 | 1) * 16
 
 
-def _widest_tile(channels: int, rows: int, size: int, vector: int) -> int:
-    """Columns of a tile: its input within half a core's L2, its columns within an L1, at least three vectors."""
+def _widest_tile(run: int, rows: int, size: int, vector: int) -> int:
+    """Columns of a tile: at most `run`, its columns within an L1, at least three vectors."""
     forced = os.environ.get("CONVT1D_TILE", "")
     limit = COLUMN_BYTES // (rows * size) - 64
     if forced:
         if not forced.isdigit() or int(forced) < 1:
             raise ValueError(f"CONVT1D_TILE must be a positive int, got {forced!r}")
         return min(int(forced), limit, 4096)
-    width = min(X_BYTES // (channels * size), C_BYTES // (rows * size), 2048)
+    width = min(run, C_BYTES // (rows * size), 2048)
     return min(max(width // vector, 3) * vector, limit)
 
 
@@ -392,8 +398,10 @@ def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int) -
     merged = batch > 1 and steps <= MERGE_LENGTH and margin < columns <= 4 * MERGE_LENGTH
     total = batch * columns - margin if merged else columns - margin
     forced = bool(os.environ.get("CONVT1D_TILE"))
-    tiles = max(1, ceil_div(total, plan.tile))
     tile = plan.tile
+    if plan.piece_channels < plan.channels and plan.in_place == 2 and not forced:
+        tile = max(3 * plan.vector, min(tile, ceil_div(total, NARROW_TILES)))
+    tiles = max(1, ceil_div(total, tile))
     if not forced:
         # equal tiles, in groups of the three vectors that the direct product likes best if there are several
         unit = plan.vector * (3 if tiles > 1 else 1)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import naive
 import numpy as np
 import pytest
 
@@ -23,6 +24,7 @@ LAYERS = [
     (2048, 1024, 20, 10, 5, 0, 1, 1),
     (1026, 1, 1024, 256, 0, 0, 1, 1),
     (512, 512, 12, 2, 5, 0, 512, 1),
+    (512, 1, 16, 8, 0, 0, 1, 1),
     (64, 64, 5, 3, 2, 1, 2, 2),
     (1, 1, 10_000, 1, 0, 0, 1, 1),
     (1, 1, 3, 100_000, 0, 0, 1, 1),
@@ -51,7 +53,7 @@ def test_workspace_stays_under_its_promise(machine, dtype, args, tile, monkeypat
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-@pytest.mark.parametrize("args", LAYERS[:5])
+@pytest.mark.parametrize("args", LAYERS[:6])
 def test_blocks_cover_every_row_once(machine, args):
     plan = dispatch.plan(geometry.check(*args), np.dtype("float32"), machine)
     outputs = args[1] // args[6]
@@ -69,6 +71,36 @@ def test_choice_of_kernel_is_readable():
     assert choose(channels=64, taps=2, rows=50, level=2, fusible=False) == "direct"
     assert choose(channels=512, taps=2, rows=2048, level=0, fusible=True) == "gemm"
     assert choose(channels=1, taps=6, rows=2, level=0, fusible=False) == "direct"
+
+
+@pytest.mark.parametrize("mode", naive.MODES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("batch", "c_in", "groups", "c_out", "k", "stride", "dilation", "length"),
+    [
+        (1, 100, 1, 1, 16, 8, 1, 700),
+        (3, 37, 1, 4, 7, 2, 1, 130),  # a last piece, and phases that lack the last tap
+        (2, 66, 2, 4, 5, 1, 3, 200),
+        (2, 40, 1, 3, 5, 3, 2, 90),
+        (70, 20, 1, 2, 4, 2, 1, 9),  # a merged batch
+        (1, 17, 1, 1, 1, 1, 1, 5000),
+    ],
+)
+def test_few_channels_at_a_time(batch, c_in, groups, c_out, k, stride, dilation, length, dtype, mode):
+    """What multiplies each sample but a few times is read in pieces of some channels, here of integers."""
+    given = geometry.check(c_in, c_out, k, stride, 1, 0, groups, dilation, mode)
+    plan = dispatch.plan(given, np.dtype(dtype), MACHINES[2])
+    assert plan.kernel == "direct"
+    assert 8 <= plan.piece_channels <= 16 < plan.channels
+    rng = np.random.default_rng(0)
+    x = rng.integers(-9, 10, (batch, c_in, length)).astype(dtype)
+    w = rng.integers(-9, 10, (c_in, c_out // groups, k)).astype(dtype)
+    b = rng.integers(-9, 10, c_out).astype(dtype)
+    expected = naive.conv_transpose1d(x, w, b, stride, 1, 0, groups, dilation, mode)
+    for workers in (1, 3):
+        for read in (x, np.repeat(x, 2, axis=-1)[..., ::2]):
+            y = convt1d.conv_transpose1d(read, w, b, stride, 1, 0, groups, dilation, padding_mode=mode, workers=workers)
+            np.testing.assert_array_equal(y, expected)
 
 
 @pytest.mark.parametrize(
