@@ -68,7 +68,9 @@ class Fake:
     """As launch.CupyBackend. `seed` orders blocks and threads, `grid` bounds the grid."""
 
     def __init__(self, libraries, device=0):
-        self.xp = types.SimpleNamespace(asarray=np.asarray, ascontiguousarray=lambda a: self.plain(a, a.dtype))
+        self.xp = types.SimpleNamespace(
+            asarray=np.asarray, zeros=np.zeros, ascontiguousarray=lambda a: self.plain(a, a.dtype)
+        )
         self.libraries = libraries
         self.device = device
         self.name = f"cuda:{device}"

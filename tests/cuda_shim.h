@@ -251,6 +251,7 @@ int run(long long blocks, int threads, long long shared_bytes, unsigned long lon
 #define blockIdx shim::block
 #define gridDim shim::grid
 #define __syncthreads shim::wait
+#define __syncwarp()  // only ever where nothing depends on it
 #define SHARED(type, name, size)                             \
     alignas(16) static type name[size];                      \
     static long long name##_serial = -1;                     \

@@ -159,8 +159,8 @@ struct Slab {
         at[0] = signal.at(f + threadIdx.x);
         at[1] = (int)threadIdx.x < width - COLUMNS ? signal.at(f + COLUMNS + threadIdx.x) : nullptr;
     }
-    __device__ __forceinline__ void begin(unsigned *slab, const Signal &signal, int width, int pitch, Int channel,
-                                          Int channels) {
+    __device__ __forceinline__ void begin(unsigned *slab, const Signal &signal, int width, int pitch, int channel,
+                                          int channels) {
         int left = channels - channel < STEP_CHANNELS ? channels - channel : STEP_CHANNELS;
 #pragma unroll
         for (int i = 0; i < 2; i++) {
@@ -168,7 +168,7 @@ struct Slab {
             const T *from = at[i] ? at[i] + channel * signal.length : signal.x;
             Int step = at[i] ? signal.length : 0;
             unsigned *to = slab + i * COLUMNS + threadIdx.x;
-#pragma unroll
+#pragma unroll 4
             for (int c = 0; c < STEP_CHANNELS; c++) {
                 copy_word(to + c * pitch, from, at[i] && c < left);
                 from += step;
@@ -197,13 +197,13 @@ struct Slab {
             at[i] = item < 2 * width ? signal.at(f + column) : nullptr;
         }
     }
-    __device__ __forceinline__ void begin(unsigned *slab, const Signal &signal, int width, int, Int channel,
-                                          Int channels) {
+    __device__ __forceinline__ void begin(unsigned *slab, const Signal &signal, int width, int, int channel,
+                                          int channels) {
         target = slab;
 #pragma unroll
         for (int i = 0; i < TURNS; i++) {
             int item = i * FUSED_THREADS + threadIdx.x;
-            Int c0 = channel + (item < width ? 0 : OCTET);
+            int c0 = channel + (item < width ? 0 : OCTET);
             int left = !at[i] || channels <= c0 ? 0 : channels - c0 < OCTET ? channels - c0 : OCTET;
             const T *from = left ? at[i] + c0 * signal.length : signal.x;
 #pragma unroll
@@ -269,43 +269,51 @@ struct Tensor3 {
     template <int MI, int NI>
     static __device__ __forceinline__ void multiply(float (&sums)[MI][NI][4], const Piece *weights, int fragments,
                                                     const unsigned *slab, int pitch, int, int limit) {
+        const int AT_ONCE = 2;  // fragments whose parts are held: b is taken apart once more for the others
         int lane = threadIdx.x % 32;
+#pragma unroll 1
+        for (int k = 0; k < STEP_CHANNELS / 8; k++)
 #pragma unroll
-        for (int k = 0; k < STEP_CHANNELS / 8; k++) {
-            unsigned large[MI][4], small[MI][4];
+            for (int i0 = 0; i0 < MI; i0 += AT_ONCE) {
+                if (i0 >= limit) break;
+                unsigned large[AT_ONCE][4], small[AT_ONCE][4];
 #pragma unroll
-            for (int i = 0; i < MI; i++) {
-                Piece piece = weights[(k * fragments + i) * 32 + lane];
+                for (int i = 0; i < AT_ONCE; i++) {
+                    Piece piece = weights[(k * fragments + i0 + i) * 32 + lane];
 #pragma unroll
-                for (int e = 0; e < 4; e++) {
-                    float w = __uint_as_float(piece.words[e]);
-                    large[i][e] = tf32(w);
-                    small[i][e] = finite(large[i][e]) ? tf32(w - __uint_as_float(large[i][e])) : 0u;
-                }
-            }
-            const unsigned *row = slab + (8 * k + lane % 4) * pitch + lane / 4;
-#pragma unroll
-            for (int j = 0; j < NI; j++) {
-                unsigned b[2], rest[2], factor[2];  // factor: of the weights' small parts, where an infinite b is none
-#pragma unroll
-                for (int e = 0; e < 2; e++) {
-                    float x = __uint_as_float(row[8 * j + 4 * e * pitch]);
-                    b[e] = tf32(x);
-                    rest[e] = finite(b[e]) ? tf32(x - __uint_as_float(b[e])) : 0u;
-                    factor[e] = finite(b[e]) ? b[e] : 0u;
-                }
-#pragma unroll
-                for (int i = 0; i < MI; i++)
-                    if (i < limit) {
-                        float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
-                        mma(T(), sum, small[i], factor[0], factor[1]);
-                        mma(T(), sum, large[i], rest[0], rest[1]);
-                        mma(T(), sum, large[i], b[0], b[1]);
-#pragma unroll
-                        for (int e = 0; e < 4; e++) sums[i][j][e] = plus(sum[e], sums[i][j][e]);
+                    for (int e = 0; e < 4; e++) {
+                        large[i][e] = tf32(__uint_as_float(piece.words[e]));
+                        small[i][e] = rest(piece.words[e], large[i][e]);
                     }
+                }
+                __syncwarp();  // or the compiler fetches the next fragments early, into registers that it has not
+                const unsigned *row = slab + (8 * k + lane % 4) * pitch + lane / 4;
+#pragma unroll
+                for (int j = 0; j < NI; j++) {
+                    unsigned b[2], b_rest[2], factor[2];  // factor: of the weights' rests, where infinity is none
+#pragma unroll
+                    for (int e = 0; e < 2; e++) {
+                        unsigned x = row[8 * j + 4 * e * pitch];
+                        b[e] = tf32(__uint_as_float(x));
+                        b_rest[e] = rest(x, b[e]);
+                        factor[e] = finite(b[e]) ? b[e] : 0u;
+                    }
+#pragma unroll
+                    for (int i = 0; i < AT_ONCE; i++)
+                        if (i0 + i < limit) {
+                            float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+                            mma(T(), sum, small[i], factor[0], factor[1]);
+                            mma(T(), sum, large[i], b_rest[0], b_rest[1]);
+                            mma(T(), sum, large[i], b[0], b[1]);
+#pragma unroll
+                            for (int e = 0; e < 4; e++) sums[i0 + i][j][e] = plus(sum[e], sums[i0 + i][j][e]);
+                        }
+                }
             }
-        }
+    }
+    // What `large` leaves of a factor: nothing of infinity, which a product with zero would turn into NaN.
+    static __device__ __forceinline__ unsigned rest(unsigned factor, unsigned large) {
+        return finite(large) ? tf32(__uint_as_float(factor) - __uint_as_float(large)) : 0u;
     }
     static __device__ __forceinline__ bool finite(unsigned bits) { return (bits & 0x7f800000u) != 0x7f800000u; }
 };
@@ -391,12 +399,16 @@ __device__ __forceinline__ void copy_run(O *__restrict__ out, Int index, const O
     if (to + lane < last) out[index + to + lane] = staged[to + lane];
 }
 
-// A tile's place.
-struct Tile {
-    Int f, channel, slot;        // first column, output channel, slot
-    int outputs, slots;          // that it has
+// Where a tile lies. In shared memory, as registers are for sums until it is needed.
+struct Place {
+    Int f;               // first column
+    int channel, slot;   // first output channel, slot
+    int outputs, slots;  // that it has
+    int split;
+};
+struct Tile : Place {
     int whole, fragments, full;  // fragments of rows with all taps, and all; slots of an output with all taps
-    int outputs_most, chunk;     // outputs and slots of other tiles: what rows are counted by
+    int chunk;                   // slots of a tile that is not the last
     Int stride, each, q_first, reach, samples, out_channels, start, positions;
 };
 
@@ -494,22 +506,11 @@ __device__ __forceinline__ void fused_tiles(
     int slab_words = STEP_CHANNELS * (int)pitch * (int)sizeof(T) / 4;
     Piece *weight_ring = (Piece *)shared;
     unsigned *slab_ring = (unsigned *)(weight_ring + stages * pieces);
-    Tile tile;
-    tile.full = (int)full;
-    tile.whole = (int)((most * full + 15) / 16);
-    tile.fragments = tile.whole + (int)((most * (chunk - full) + 15) / 16);
-    tile.outputs_most = (int)most;
-    tile.chunk = (int)chunk;
-    tile.stride = stride;
-    tile.each = each;
-    tile.q_first = q_first;
-    tile.reach = taps ? taps - 1 : 0;
-    tile.samples = samples;
-    tile.out_channels = groups * outputs;
-    tile.start = start;
-    tile.positions = positions;
+    SHARED(Place, place, 1);
+    int reach = taps ? (int)taps - 1 : 0;
+    int whole = (int)((most * full + 15) / 16), all = whole + (int)((most * (chunk - full) + 15) / 16);
     Int chunks = (slots + chunk - 1) / chunk;
-    Signal signal = {x, length, mode, each, samples, groups * channels * length, q_first - tile.reach};
+    Signal signal = {x, length, mode, each, samples, groups * channels * length, q_first - reach};
 
     EACH_BLOCK(b, blocks) {
         Pair inner = divide(b, by_rows ? row_tiles : column_tiles);
@@ -518,37 +519,39 @@ __device__ __forceinline__ void fused_tiles(
         Int row = by_rows ? inner.rest : outer.rest, column = by_rows ? outer.rest : inner.rest;
         Int group = of_group.rest, split = of_group.quotient;
         Pair of_slots = divide(row, chunks);
-        Int o0 = of_slots.quotient * most, r0 = of_slots.rest * chunk;
-        tile.f = column * COLUMNS;
-        tile.channel = group * outputs + o0;
-        tile.slot = slot0 + r0;
-        tile.outputs = (int)(outputs - o0 < most ? outputs - o0 : most);
-        tile.slots = (int)(slots - r0 < chunk ? slots - r0 : chunk);
+        Int o0 = of_slots.quotient * most, r0 = of_slots.rest * chunk, f = column * COLUMNS;
+        if (threadIdx.x == 0) {
+            place->f = f;
+            place->channel = (int)(group * outputs + o0);
+            place->slot = (int)(slot0 + r0);
+            place->outputs = (int)(outputs - o0 < most ? outputs - o0 : most);
+            place->slots = (int)(slots - r0 < chunk ? slots - r0 : chunk);
+            place->split = (int)split;
+        }
         signal.x = x + group * channels * length;
         Slab slab;
-        slab.aim(signal, tile.f - tile.reach, (int)width);
+        slab.aim(signal, f - reach, (int)width);
 
         Int block0 = split * channel_blocks / splits, block1 = (split + 1) * channel_blocks / splits;
-        Int steps = (block1 - block0) * taps;
-        const Piece *weights = w + ((group * row_tiles + row) * channel_blocks + block0) * taps * pieces;
+        int steps = (int)((block1 - block0) * taps), copied = 0;
+        const Piece *weights = w + ((group * row_tiles + row) * channel_blocks + block0) * taps * pieces + threadIdx.x;
         // What is copied next: channels and tap, and the places in the two rings.
-        Int next_block = block0, copied = 0;
-        int next_tap = 0, next_stage = 0, next_slab = 0;
+        int next_channel = (int)block0 * STEP_CHANNELS, next_tap = 0, next_stage = 0, next_slab = 0;
         auto begin_step = [&]() {
             if (copied < steps) {
 #pragma unroll
-                for (int i = 0; i < pieces / FUSED_THREADS; i++) {
-                    int piece = i * FUSED_THREADS + threadIdx.x;
-                    copy_piece(weight_ring + next_stage * pieces + piece, weights + (copied * pieces + piece));
-                }
+                for (int i = 0; i < pieces / FUSED_THREADS; i++)
+                    copy_piece(weight_ring + next_stage * pieces + i * FUSED_THREADS + threadIdx.x,
+                               weights + i * FUSED_THREADS);
+                weights += pieces;
                 if (next_tap == 0)
                     slab.begin(slab_ring + next_slab * slab_words, signal, (int)width, (int)pitch,
-                               next_block * STEP_CHANNELS, channels);
+                               next_channel, (int)channels);
                 copied++;
                 if (++next_stage == stages) next_stage = 0;
                 if (++next_tap == taps) {
                     next_tap = 0;
-                    next_block++;
+                    next_channel += STEP_CHANNELS;
                     if (++next_slab == slabs) next_slab = 0;
                 }
             }
@@ -569,13 +572,12 @@ __device__ __forceinline__ void fused_tiles(
         }
         int stage = 0, at = 0, tap = 0;
 #pragma unroll 1
-        for (Int step = 0; step < steps; step++) {
+        for (int step = 0; step < steps; step++) {
             if (stages == 4) copies_wait<2>();
             else copies_wait<1>();  // of three
             __syncthreads();  // this step's weights and slab are there, and the stage before it has been read
             begin_step();
-            int shift = (int)tile.reach - tap, limit = (tap < taps - 1 ? tile.fragments : tile.whole) - wm * MI;
-            int time = wn * 8 * NI + shift;
+            int time = wn * 8 * NI + reach - tap, limit = (tap < taps - 1 ? all : whole) - wm * MI;
             const unsigned *read = slab_ring + at * slab_words + (sizeof(T) == 4 ? time : 8 * time);
             Policy::multiply(sums, weight_ring + stage * pieces + wm * MI * 32, fragments, read, (int)pitch, time,
                              limit);
@@ -588,8 +590,22 @@ __device__ __forceinline__ void fused_tiles(
         }
         copies_wait<0>();
         __syncthreads();  // the rings are staging space from here on
+        Tile tile;
+        (Place &)tile = *place;
+        tile.whole = whole;
+        tile.fragments = all;
+        tile.full = (int)full;
+        tile.chunk = (int)chunk;
+        tile.stride = stride;
+        tile.each = each;
+        tile.q_first = q_first;
+        tile.reach = reach;
+        tile.samples = samples;
+        tile.out_channels = groups * outputs;
+        tile.start = start;
+        tile.positions = positions;
         if (splits > 1)
-            store_tile<A, MI, NI, WM>(sums, work + split * samples * tile.out_channels * positions, nullptr,
+            store_tile<A, MI, NI, WM>(sums, work + tile.split * samples * tile.out_channels * positions, nullptr,
                                       (A *)shared, tile);
         else
             store_tile<T, MI, NI, WM>(sums, y, bias, (T *)shared, tile);
@@ -607,16 +623,16 @@ __device__ __forceinline__ void fused_tiles(
                                         positions, width, pitch, stages, slabs, row_tiles, column_tiles, splits,     \
                                         by_rows, blocks);                                                            \
     }
-// of 128 rows, two blocks to a multiprocessor; of 64 rows, four
+// of 128 rows, two blocks to a multiprocessor; of 64 rows, three
 #if CONVT1D_TYPE == 0
 FUSED(fused128_float32, Scalar, 8, 4, 1, 2)
-FUSED(fused64_float32, Scalar, 4, 4, 1, 4)
+FUSED(fused64_float32, Scalar, 4, 4, 1, 3)
 FUSED(fused128_tf32, Tensor, 4, 8, 2, 2)
-FUSED(fused64_tf32, Tensor, 4, 4, 1, 4)
+FUSED(fused64_tf32, Tensor, 4, 4, 1, 3)
 FUSED(fused128_3xtf32, Tensor3, 4, 8, 2, 2)
-FUSED(fused64_3xtf32, Tensor3, 4, 4, 1, 4)
+FUSED(fused64_3xtf32, Tensor3, 4, 4, 1, 3)
 #else
 FUSED(fused128, Tensor, 4, 8, 2, 2)
-FUSED(fused64, Tensor, 4, 4, 1, 4)
+FUSED(fused64, Tensor, 4, 4, 1, 3)
 #endif
 #endif

@@ -396,6 +396,7 @@ class DeviceOperator:
     """A geometry with its weights on devices: what functional.Operator runs where x is on one.
 
     `weight` and `bias` are NumPy arrays, copied once per device, type and kernel, or arrays of the device x is on.
+    Workspaces that a CUDA graph has captured are kept as long as the operator.
     """
 
     def __init__(self, geometry: Geometry, weight, bias):
@@ -404,6 +405,7 @@ class DeviceOperator:
         self.bias = bias
         self._copies: dict = {}
         self._calls: dict = {}
+        self._captured: list = []
         self._lock = threading.Lock()
 
     def __call__(self, backend, x, output_size=None, out=None, precision="float32"):
@@ -428,9 +430,14 @@ class DeviceOperator:
             self._check_out(backend, out, shape, dtype, x)
         if made is None:  # N = 0
             return out
+        capturing = backend.capturing()
+        if capturing:
+            self._check_capture(backend, made, dtype, x)
         buffers = self._weights(backend, made.kernel, dtype)
         x = backend.plain(x, dtype)
         work = backend.allocate(made.work) if made.work else None
+        if capturing and work is not None:
+            self._captured.append(work)
         addresses = {"bias": 0, "work": 0}  # the null pointer: none
         for name, array in {**buffers, "x": x, "y": out, "work": work}.items():
             if array is not None:
@@ -490,6 +497,25 @@ class DeviceOperator:
             found["bias"] = backend.plain(self.bias, compute)
         return found
 
+    def _check_capture(self, backend, made, dtype, x):
+        """A graph runs again on the same memory: none of it may be given back when the call returns."""
+
+        def stays(array, wanted):
+            return array is None or backend.holds(array) and array.dtype == wanted and array.flags.c_contiguous
+
+        weights = stays(self.weight, dtype) and stays(self.bias, arrays.compute_dtype(dtype))
+        if any(type(step) is Product for step in made.steps):
+            reason = f"kernel {made.kernel!r}, which was chosen for it, multiplies through cuBLAS"
+        elif not stays(x, dtype):
+            reason = f"x must be C-contiguous and of dtype {dtype.name}, got {x.dtype} with strides {x.strides}"
+        elif (backend.device, dtype.name, made.kernel) not in self._copies and not (
+            weights and made.kernel == "direct"
+        ):
+            reason = "the weights are not on the device as its kernel wants them; call the layer once before"
+        else:
+            return
+        raise RuntimeError(f"a CUDA graph cannot capture this call: {reason}")
+
     def _check_out(self, backend, out, shape, dtype, x):
         if not backend.holds(out):
             raise TypeError(f"out must be an array on the device of x, {backend.name}, got {backend.describe(out)}")
@@ -531,6 +557,10 @@ class CupyBackend:
         self.device = device
         self.name = f"cuda:{device}"
         self.capability = int(self.xp.cuda.Device(device).compute_capability)
+
+    def capturing(self) -> bool:
+        """Whether the current stream's work goes into a CUDA graph."""
+        return self.xp.cuda.get_current_stream().is_capturing()
 
     def holds(self, array) -> bool:
         return isinstance(array, self.xp.ndarray) and array.device.id == self.device
