@@ -588,8 +588,7 @@ __device__ __forceinline__ void fused_tiles(
                 if (++at == slabs) at = 0;
             }
         }
-        copies_wait<0>();
-        __syncthreads();  // the rings are staging space from here on
+        __syncthreads();  // the rings, whose copies each step has waited for, are staging space from here on
         Tile tile;
         (Place &)tile = *place;
         tile.whole = whole;
