@@ -500,12 +500,12 @@ def choose_cuda_kernel(
     rows      3X + 3Y bytes: a time-major copy with m samples to a row, overlapping, and one product; dilation 1
     fused     X + Y bytes, one kernel; dilation 1, real types but float64, m up to CUDA_FUSED_TAPS
 
-    The choice goes by counts alone; nothing here has been measured on a GPU yet. Between `columns` and `rows` it goes by
-    bytes. `fused` saves 2 (X + Y) bytes over `rows`, and multiplies more slowly: through mma.sync it reaches some 0.6 of
-    what cuBLAS makes of Hopper's tensor cores (P flop/s), in plain float32 0.8 against 0.95. With B bytes/s it is the
-    faster one up to so many flops per byte of X + Y, for the datasheet's P and the copy bandwidth of an H200:
+    The choice goes by counts alone; nothing here has been measured on a GPU yet. Between `columns` and `rows` it goes
+    by bytes. `fused` saves 2 (X + Y) bytes over `rows`, and multiplies more slowly: through mma.sync it is taken to
+    reach 0.6 of what cuBLAS makes of Hopper's tensor cores (P flop/s), in plain float32 0.8 against 0.95. With B
+    bytes/s it is the faster one up to so many flops F per byte, for the P of the datasheet and the B of an H200's copy:
 
-        flops F, F / (0.6 P) < F / P + 2 (X + Y) / B     P, Tflop/s    B, TB/s    F / (X + Y)
+        F / (0.6 P) < F / P + 2 (X + Y) / B              P, Tflop/s    B, TB/s    F / (X + Y)
         tf32                                             495           4.3        345
         float16, bfloat16                                990           4.3        690
         float32 (0.8 and 0.95 of P)                      67            4.3        160
@@ -575,7 +575,7 @@ def fused_rows(geometry: Geometry) -> tuple[FusedRows, ...]:
     outputs = geometry.out_channels // geometry.groups
     full, rest = layout.full, stride - layout.full
 
-    def rows(count):
+    def rows(count: int) -> int:
         return 16 * (ceil_div(count * full, 16) + ceil_div(count * rest, 16))
 
     tile = 64 if rows(outputs) <= 64 else 128

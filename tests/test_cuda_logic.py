@@ -352,7 +352,7 @@ def test_fused_order_does_not_matter(fake, monkeypatch, kind):
     force(monkeypatch, "fused")
     dtype, precision = kind
     rng = np.random.default_rng(0)
-    for (n, c_in, c_out, kernel_size, length), given in (
+    for (n, c_in, c_out, kernel_size, length), options in (
         ((2, 40, 35, 7, 90), {"stride": 3, "padding": 2, "padding_mode": "reflect"}),
         ((1, 130, 20, 8, 60), {"stride": 4, "padding": 2}),  # split
     ):
@@ -360,7 +360,7 @@ def test_fused_order_does_not_matter(fake, monkeypatch, kind):
         x, w, b = cast(DTYPES[dtype], *(rng.standard_normal(shape) for shape in shapes))
         results = []
         for fake.grid, fake.seed in ((2**31 - 1, 0), (2**31 - 1, 1), (2**31 - 1, 2), (2, 3), (2, 4), (1, 7)):
-            results.append(compute(fake, x, w, b, PLAIN | given, precision=precision))
+            results.append(compute(fake, x, w, b, PLAIN | options, precision=precision))
         for other in results[1:]:
             np.testing.assert_array_equal(other.view(np.uint8), results[0].view(np.uint8))
     assert "reduce" in fake.log
@@ -394,19 +394,19 @@ def test_precision_of_the_fused_kernel(fake, monkeypatch):
     torch = pytest.importorskip("torch")
     force(monkeypatch, "fused")
     rng = np.random.default_rng(0)
-    for (c_in, c_out, kernel_size, length), given in (
+    for (c_in, c_out, kernel_size, length), options in (
         ((96, 70, 4, 140), {"stride": 2, "padding": 1}),
         ((1024, 8, 20, 20), {"stride": 10, "padding": 5}),
     ):
         x = rng.standard_normal((1, c_in, length)).astype(np.float32)
         w = rng.standard_normal((c_in, c_out, kernel_size)).astype(np.float32)
-        expected = convt1d.conv_transpose1d(x.astype(float), w.astype(float), **given)
+        expected = convt1d.conv_transpose1d(x.astype(float), w.astype(float), **options)
         scale = np.abs(expected).max()
-        of_torch = torch.nn.functional.conv_transpose1d(torch.tensor(x), torch.tensor(w), **given).numpy()
+        of_torch = torch.nn.functional.conv_transpose1d(torch.tensor(x), torch.tensor(w), **options).numpy()
         bound = 2 * np.abs(of_torch - expected).max()
         error = {}
         for precision in PRECISIONS:
-            y = compute(fake, x, w, None, PLAIN | given, precision=precision)
+            y = compute(fake, x, w, None, PLAIN | options, precision=precision)
             error[precision] = np.abs(y - expected).max()
         assert error["float32"] <= bound
         assert error["3xtf32"] <= bound
@@ -733,10 +733,10 @@ def test_capture(device, monkeypatch):
     assert len(layer._operator.on_device()._captured) == 1  # the workspace
     with pytest.raises(RuntimeError, match=r"cannot capture .* x must be C-contiguous and of dtype float32"):
         layer(on[:, ::2])
-    with pytest.raises(RuntimeError, match="cannot capture .* the weights"):
+    with pytest.raises(RuntimeError, match=r"cannot capture .* the weights"):
         convt1d.conv_transpose1d(on, device.array(layer.weight), stride=4)
     force(monkeypatch, "rows")
-    with pytest.raises(RuntimeError, match="cannot capture .* kernel 'rows'.* multiplies through cuBLAS"):
+    with pytest.raises(RuntimeError, match=r"cannot capture .* kernel 'rows'.* multiplies through cuBLAS"):
         layer(on[:, :30].copy())
     force(monkeypatch, "direct")
     convt1d.conv_transpose1d(on, device.array(layer.weight), stride=4)

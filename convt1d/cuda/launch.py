@@ -501,7 +501,7 @@ class DeviceOperator:
         """A graph runs again on the same memory: none of it may be given back when the call returns."""
 
         def stays(array, wanted):
-            return array is None or backend.holds(array) and array.dtype == wanted and array.flags.c_contiguous
+            return array is None or (backend.holds(array) and array.dtype == wanted and array.flags.c_contiguous)
 
         weights = stays(self.weight, dtype) and stays(self.bias, arrays.compute_dtype(dtype))
         if any(type(step) is Product for step in made.steps):
