@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: MIT
 /* fused: the whole operator in one kernel, an implicit matrix product (dilation 1; float32 and the half types).
 
 Follows kernels.cu in the same module: launch.py joins the two. With taps k = r + stride * j of phase r,
@@ -328,25 +329,26 @@ struct Scalar {  // float32, each product rounded once with its sum
 #pragma unroll
             for (int c = 0; c < 4; c++) {  // channels c and c + 4
                 const unsigned *row = slab + (8 * k + c) * pitch + 2 * (lane % 4);
+                float b[2][NI][2];
 #pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    float b[NI][2];
+                for (int h = 0; h < 2; h++)
 #pragma unroll
                     for (int j = 0; j < NI; j++)
 #pragma unroll
-                        for (int e = 0; e < 2; e++) b[j][e] = __uint_as_float(row[4 * h * pitch + 8 * j + e]);
+                        for (int e = 0; e < 2; e++) b[h][j][e] = __uint_as_float(row[4 * h * pitch + 8 * j + e]);
 #pragma unroll
-                    for (int i = 0; i < MI; i++)
-                        if (i < limit) {
-                            const Piece *piece = weights + (k * fragments + i) * 32 + lane / 4 * 4 + c;
+                for (int i = 0; i < MI; i++)
+                    if (i < limit) {
+                        Piece piece = weights[(k * fragments + i) * 32 + lane / 4 * 4 + c];
+#pragma unroll
+                        for (int h = 0; h < 2; h++)
 #pragma unroll
                             for (int e = 0; e < 4; e++) {
-                                float a = __uint_as_float(piece->words[2 * h + e / 2]);
+                                float a = __uint_as_float(piece.words[2 * h + e / 2]);
 #pragma unroll
-                                for (int j = 0; j < NI; j++) sums[i][j][e] = fused(a, b[j][e % 2], sums[i][j][e]);
+                                for (int j = 0; j < NI; j++) sums[i][j][e] = fused(a, b[h][j][e % 2], sums[i][j][e]);
                             }
-                        }
-                }
+                    }
             }
         }
     }

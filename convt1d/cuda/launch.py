@@ -560,7 +560,8 @@ class CupyBackend:
 
     def capturing(self) -> bool:
         """Whether the current stream's work goes into a CUDA graph."""
-        return self.xp.cuda.get_current_stream().is_capturing()
+        stream = self.xp.cuda.get_current_stream()
+        return stream.ptr not in (0, 1) and stream.is_capturing()  # never the default stream
 
     def holds(self, array) -> bool:
         return isinstance(array, self.xp.ndarray) and array.device.id == self.device
@@ -651,8 +652,8 @@ def _module(device: int, type_number: int):
 def _function(device: int, type_number: int, kernel: str):
     function = _module(device, type_number).get_function(kernel)
     if kernel.startswith("fused"):  # more shared memory than the 48 KiB that need no permission: all that there is
-        attributes = import_cupy().cuda.Device(device).attributes
-        function.max_dynamic_shared_size_bytes = attributes["MaxSharedMemoryPerBlockOptin"]
+        most = import_cupy().cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
+        function.max_dynamic_shared_size_bytes = most - function.shared_size_bytes
     return function
 
 
