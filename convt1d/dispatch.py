@@ -445,7 +445,7 @@ CUDA_THREADS = 256  # of a block
 # Blocks enough for any GPU of today (132 to 192 multiprocessors, eight such blocks each).
 CUDA_BLOCKS = 2048
 
-# Types of `fused`, and taps to a phase: so many times more than its columns a tile reads.
+# Types of `fused`, and the most taps to a phase: a tile reads so many columns more than it has, less one.
 CUDA_FUSED_TYPES = ("float32", "float16", "bfloat16")
 CUDA_FUSED_TAPS = 33
 # Times and inner channels of a tile and a step, as fused.cu has them.
@@ -524,7 +524,7 @@ def choose_cuda_kernel(
     if geometry.dilation == 1 and few and row * (8 * layout.taps + 64) <= workspace:
         usable.append("rows")
     typed = dtype.name in CUDA_FUSED_TYPES and (capability >= 80 or dtype.name != "bfloat16")
-    if geometry.dilation == 1 and typed and layout.taps <= CUDA_FUSED_TAPS:
+    if geometry.dilation == 1 and typed and layout.taps <= CUDA_FUSED_TAPS and geometry.stride < 2**31:
         usable.append("fused")
     forced = os.environ.get("CONVT1D_CUDA_KERNEL", "")
     if forced and forced not in CUDA_KERNELS:
