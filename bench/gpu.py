@@ -8,8 +8,13 @@ Needs CuPy and torch with CUDA; the package may run from a checkout that was nev
 
     1. every kernel of every type is compiled, and all cases of tests/data are computed by each, into poisoned outputs
     2. the ceilings: copy bandwidth, matrix products in each precision
-    3. every layer in float32, TF32 (on both sides), float16 and bfloat16: convt1d as it chooses and each of its
-       kernels, torch with cudnn.benchmark, torch in two dimensions and channels_last, torch's matmul and fold
+    3. every layer in float32, TF32 (on both sides), 3xTF32 (against torch's float32), float16 and bfloat16: convt1d as
+       it chooses and each of its kernels, torch with cudnn.benchmark, torch in two dimensions and channels_last,
+       torch's matmul and fold; convt1d and torch from CUDA graphs, too
+
+The floor of a layer is the longer of two times: to read x and the weights and write y once, at the copy bandwidth of
+2., and to multiply, at the rate of its products (3xTF32: a third of TF32's). The table has what share of a kernel's
+time that is.
 
 A worker process does the work, so that neither a crash nor a call that takes minutes (cuDNN's search may) ends the
 run: it is stopped, the fact recorded, and the next worker goes on behind it. Results are written as they come.
@@ -58,11 +63,14 @@ LAYERS = {
     "pytorch_41382": (1, 64, 32, 4, 2, 1, 0, 1, 1, 40000),
     "one_hifigan": (1, 512, 256, 16, 8, 4, 0, 1, 1, 200),
 }
-PRECISIONS = ("float32", "tf32", "float16", "bfloat16")
+PRECISIONS = ("float32", "tf32", "3xtf32", "float16", "bfloat16")
 # By importance: if time runs out, the last ones are missing.
-CONTENDERS = ("convt1d", "torch", "torch channels_last", "torch fold", "convt1d columns", "convt1d rows")
+CONTENDERS = (
+    *("convt1d", "torch", "convt1d fused", "torch channels_last", "torch fold", "convt1d graph", "torch graph"),
+    *("convt1d rows", "convt1d columns"),
+)
 # Largest deviation from float64 on the same rounded inputs, in units of the largest output.
-TOLERANCE = {"float32": 2e-5, "tf32": 5e-3, "float16": 5e-3, "bfloat16": 4e-2}
+TOLERANCE = {"float32": 2e-5, "tf32": 5e-3, "3xtf32": 2e-5, "float16": 5e-3, "bfloat16": 4e-2}
 
 
 def steps(names):
@@ -71,7 +79,7 @@ def steps(names):
     for contender in CONTENDERS:
         for name in names:
             for precision in PRECISIONS:
-                if contender != "convt1d rows" or LAYERS[name][7] == 1:
+                if contender not in ("convt1d rows", "convt1d fused") or LAYERS[name][7] == 1:
                     yield {"step": "time", "layer": name, "precision": precision, "contender": contender}
 
 
@@ -159,16 +167,26 @@ def describe(step, answer):
 
 
 def table(done):
-    """GPU microseconds of the contenders, a line for each layer and precision."""
-    times = {}
+    """GPU microseconds of the contenders and the share that the floor is of them, by layer and precision."""
+    times, ceilings = {}, next((step for step in done if "copy_gb_s" in step), None)
     for step in done:
         if step["step"] == "time" and "gpu_us" in step:
-            text = f"{step['gpu_us']:.1f}{'' if step['right'] else ' WRONG'}"
+            share = f" {100 * floor_us(step, ceilings) / step['gpu_us']:.0f}%" if ceilings else ""
+            text = f"{step['gpu_us']:.1f}{share}{'' if step['right'] else ' WRONG'}"
             times.setdefault((step["layer"], step["precision"]), {})[step["contender"]] = text
     lines = [("layer", "precision", *CONTENDERS)]
     lines += [(*key, *(row.get(contender, "-") for contender in CONTENDERS)) for key, row in times.items()]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)) for row in lines)
+
+
+def floor_us(step, ceilings):
+    """The least time that a layer needs on this GPU, by its copy bandwidth and its rate of products."""
+    precision, products = step["precision"], 1
+    if precision == "3xtf32":
+        precision, products = "tf32", 3
+    multiplying = products * step["flops"] / ceilings[f"{precision}_tflop_s"] / 1e6
+    return max(step["bytes"] / ceilings["copy_gb_s"] / 1e3, multiplying)
 
 
 # --- the worker -----------------------------------------------------------------------------------------------------
@@ -272,7 +290,12 @@ class Gpu:
         counts, wrong = {}, {}
         for name in launch.TYPES:
             dtype = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
-            for kernel, workspace in (("", ""), ("direct", ""), ("columns", ""), ("rows", ""), ("columns", "6000")):
+            for kernel, workspace, precision in (
+                *((kernel, "", "float32") for kernel in ("", "direct", "columns", "rows", "fused")),
+                *(("columns", "6000", "float32"), ("fused", "", "tf32"), ("fused", "", "3xtf32")),
+            ):
+                if precision != "float32" and name != "float32":
+                    continue
                 os.environ |= {"CONVT1D_CUDA_KERNEL": kernel, "CONVT1D_CUDA_WORKSPACE": workspace}
                 for case, arrays in cases:
                     if case["complex"] != (dtype.kind == "c") or (kernel and case["id"] % 2):
@@ -281,10 +304,11 @@ class Gpu:
                     x, w = self._array(arrays["x"], dtype), self._array(arrays["w"], dtype)
                     b = None if arrays["b"] is None else self._array(arrays["b"], np.dtype(summed))
                     out = self._array(np.full(arrays["y"].shape, np.nan), dtype)
-                    convt1d.conv_transpose1d(x, w, b, **{key: case[key] for key in names}, out=out)
+                    given = {key: case[key] for key in names}
+                    convt1d.conv_transpose1d(x, w, b, **given, out=out, precision=precision)
                     counts[name] = counts.get(name, 0) + 1
                     if not np.array_equal(self._values(out), arrays["y"].astype(dtype)):
-                        wrong.setdefault(f"{name} {kernel} {workspace}".strip(), []).append(case["id"])
+                        wrong.setdefault(f"{name} {kernel} {workspace} {precision}", []).append(case["id"])
         os.environ |= {"CONVT1D_CUDA_KERNEL": "", "CONVT1D_CUDA_WORKSPACE": ""}
         return {"vectors": counts, "wrong": wrong}
 
@@ -304,6 +328,8 @@ class Gpu:
         answer = {"copy_gb_s": round(2 * 4 * source.numel() / us / 1e3, 1)}
         del source, target
         for precision in PRECISIONS:
+            if precision == "3xtf32":
+                continue  # of tf32
             self._allow(precision)
             x, y, out = (torch.randn(n, n, device=self.device, dtype=self._dtype(precision)) for _ in range(3))
             us = self._times([functools.partial(torch.matmul, x, y, out=out)])["gpu_us"]
@@ -314,7 +340,7 @@ class Gpu:
         self.torch.backends.cuda.matmul.allow_tf32 = self.torch.backends.cudnn.allow_tf32 = precision == "tf32"
 
     def _dtype(self, precision):
-        return getattr(self.torch, "float32" if precision == "tf32" else precision)
+        return getattr(self.torch, "float32" if "tf32" in precision else precision)
 
     def time(self, layer, precision, contender):
         torch = self.torch
@@ -338,6 +364,8 @@ class Gpu:
             "first_call_s": round(first, 3),
             "deviation": deviation if math.isfinite(deviation) else str(deviation),
             "right": deviation < TOLERANCE[precision],
+            "bytes": (elements + weight.numel()) * xs[0].element_size(),
+            "flops": flops,
             "gb_s": round((elements + weight.numel()) * xs[0].element_size() / times["gpu_us"] / 1e3, 1),
             "tflop_s": round(flops / times["gpu_us"] / 1e6, 2),
         }
@@ -403,7 +431,7 @@ class Gpu:
         ]
         inputs = [interchange.borrow("x", x) for x in xs]
         views = [interchange.borrow("out", y) for y in outputs]
-        allowed = "tf32" if precision == "tf32" else "float32"
+        allowed = precision if "tf32" in precision else "float32"
         os.environ["CONVT1D_CUDA_KERNEL"] = kernel
         try:  # the first call chooses the kernel
             layer(inputs[0], out=views[0], precision=allowed)
@@ -425,6 +453,44 @@ class Gpu:
 
     def _convt1d_rows(self, *args):
         return self._convt1d(*args, kernel="rows")
+
+    def _convt1d_fused(self, *args):
+        return self._convt1d(*args, kernel="fused")
+
+    def _convt1d_graph(self, *args):
+        call, outputs = self._convt1d(*args)
+        graphs, stream = [], self.cupy.cuda.Stream(non_blocking=True)
+        with stream:
+            call(0)  # which leaves CuPy's pool of this stream what the workspace needs
+            stream.synchronize()
+            for i in range(len(outputs)):
+                stream.begin_capture()
+                call(i)
+                graphs.append(stream.end_capture())
+
+        def replay(i):
+            graphs[i].launch()
+            return outputs[i]
+
+        return replay, outputs
+
+    def _torch_graph(self, sizes, precision, xs, weight, bias):
+        torch, (call, _) = self.torch, self._torch(sizes, precision, xs, weight, bias)
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            call(0)
+        torch.cuda.current_stream().wait_stream(side)
+        graphs, outputs = [torch.cuda.CUDAGraph() for _ in xs], []
+        for i, graph in enumerate(graphs):
+            with torch.cuda.graph(graph):
+                outputs.append(call(i))
+
+        def replay(i):
+            graphs[i].replay()
+            return outputs[i]
+
+        return replay, outputs
 
     def _torch(self, sizes, precision, xs, weight, bias):
         options = {name: sizes[name] for name in ("stride", "padding", "output_padding", "groups", "dilation")}

@@ -26,7 +26,7 @@ How a call flows, and where things live::
     output      y (N, C_out, L_out), each sample written once
 
     cuda/   the same where x is on a GPU: dispatch.py chooses and cuts, launch.py makes a program of launches and
-            products, kernels.cu holds the kernels, interchange.py takes CuPy's arrays and torch's tensors
+            products, kernels.cu and fused.cu hold the kernels, interchange.py takes CuPy's arrays and torch's tensors
 
     conv_transpose1d_backward(grad_output, x, weight, ...)          ConvTranspose1d.backward
       gradients.py    grad_x        Operator again, with a ConvGeometry: the adjoint is a convolution
@@ -45,7 +45,7 @@ How a call flows, and where things live::
 
 A new padding mode is an index map in padding.py; a new check goes where its parameter is checked; a new kernel is a
 leaf in cpu/_leaves.inc, its call in cpu/_tiles.pyx and a predicate in dispatch.choose_kernel (on a GPU: a function in
-cuda/kernels.cu, its launch in cuda/launch.py and a predicate in dispatch.choose_cuda_kernel).
+cuda/*.cu, its launch in cuda/launch.py and a predicate in dispatch.choose_cuda_kernel).
 """
 
 from .convolution import conv1d

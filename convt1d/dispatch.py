@@ -433,10 +433,10 @@ def policy(machine: Machine) -> str:
     return chosen + (f" (forced: {', '.join(forced)})" if forced else "")
 
 
-# --- the GPU path: which kernels of cuda/kernels.cu, and how a call is cut -----------------------------------------
+# --- the GPU path: which kernels of cuda/*.cu, and how a call is cut -----------------------------------------------
 
 #: Kernels of the GPU path; `CONVT1D_CUDA_KERNEL` forces one where it can be used.
-CUDA_KERNELS = ("direct", "columns", "rows")
+CUDA_KERNELS = ("direct", "columns", "rows", "fused")
 
 # Bytes that a call may use besides its output. Columns need m times the output's: enough that a product fills a GPU
 # many times over, little beside its memory. `CONVT1D_CUDA_WORKSPACE` sets another.
@@ -452,6 +452,24 @@ CUDA_CAPACITIES = (4, 8, 16)
 CUDA_THREADS = 256  # of a block
 # Blocks enough for any GPU of today (132 to 192 multiprocessors, eight such blocks each).
 CUDA_BLOCKS = 2048
+
+# Types of `fused`, and the most taps to a phase: a tile reads so many columns more than it has, less one.
+CUDA_FUSED_TYPES = ("float32", "float16", "bfloat16")
+CUDA_FUSED_TAPS = 33
+# Times and inner channels of a tile and a step, as fused.cu has them.
+CUDA_FUSED_COLUMNS, CUDA_FUSED_CHANNELS = 128, 16
+# Blocks of `fused` that an H100 runs at once, two to a multiprocessor. The same number for every GPU, so that the order
+# of sums is, too.
+CUDA_FUSED_BLOCKS = 264
+# Steps that a split of the inner size should have at least: the sums of each are written and read again.
+CUDA_FUSED_STEPS = 8
+# Architectures with 164 KiB of shared memory or more to a multiprocessor: four stages of two blocks fit. Others have
+# 100, sm_75 has 64: three stages.
+CUDA_LARGE_SHARED = (80, 87, 90, 100, 103)
+# Flops per byte of input and output up to which `fused` is thought faster than `rows`, see choose_cuda_kernel.
+CUDA_FUSED_INTENSITY = {"float32": 160, "tf32": 345, "3xtf32": math.inf, "float16": 690, "bfloat16": 690}
+# Fewer channels, rows (phases times output channels) or samples than these fill too little of a tile.
+CUDA_FUSED_LEAST = 16, 32, 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -473,17 +491,35 @@ def cuda_workspace() -> int:
     return int(forced)
 
 
-def choose_cuda_kernel(geometry: Geometry, dtype: np.dtype) -> str:
-    """The kernel for a type of arrays. With X and Y the bytes of input and output and m = ceil(kernel_size / stride):
+def choose_cuda_kernel(
+    geometry: Geometry,
+    dtype: np.dtype,
+    precision: str = "float32",
+    length: int | None = None,
+    capability: int = 90,
+) -> str:
+    """The kernel for a type of arrays, the precision allowed, the input's length (None: long) and an architecture.
+
+    With X and Y the bytes of input and output and m = ceil(kernel_size / stride):
 
     direct    X + Y bytes; each output reads its own inputs: groups of one input channel (depthwise). Needs no
               workspace, so it also takes what would not fit into one
     columns   X + (2m + 1) Y bytes: one product of every tap with every sample, then a gather; any geometry
     rows      3X + 3Y bytes: a time-major copy with m samples to a row, overlapping, and one product; dilation 1
+    fused     X + Y bytes, one kernel; dilation 1, real types but float64, m up to CUDA_FUSED_TAPS
 
-    The choice of the last two goes by bytes alone; nothing here has been measured on a GPU yet.
+    The choice goes by counts alone; nothing here has been measured on a GPU yet. Between `columns` and `rows` it goes
+    by bytes. `fused` saves 2 (X + Y) bytes over `rows`, and multiplies more slowly: through mma.sync it is taken to
+    reach 0.6 of what cuBLAS makes of Hopper's tensor cores (P flop/s), in plain float32 0.8 against 0.95. With B
+    bytes/s it is the faster one up to so many flops F per byte, for the P of the datasheet and the B of an H200's copy:
+
+        F / (0.6 P) < F / P + 2 (X + Y) / B              P, Tflop/s    B, TB/s    F / (X + Y)
+        tf32                                             495           4.3        345
+        float16, bfloat16                                990           4.3        690
+        float32 (0.8 and 0.95 of P)                      67            4.3        160
+        3xtf32: 0.6 * 495 / 3 = 99 Tflop/s, cuBLAS in float32 64                  any
     """
-    channels = geometry.in_channels // geometry.groups
+    channels, outputs = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
     layout = slot_layout(geometry)
     element, summand = dtype.itemsize, _summand(dtype)
     workspace = cuda_workspace()
@@ -495,6 +531,9 @@ def choose_cuda_kernel(geometry: Geometry, dtype: np.dtype) -> str:
     few = geometry.groups <= CUDA_ROWS_GROUPS and layout.taps <= CUDA_ROWS_TAPS
     if geometry.dilation == 1 and few and row * (8 * layout.taps + 64) <= workspace:
         usable.append("rows")
+    typed = dtype.name in CUDA_FUSED_TYPES and (capability >= 80 or dtype.name != "bfloat16")
+    if geometry.dilation == 1 and typed and layout.taps <= CUDA_FUSED_TAPS and geometry.stride < 2**31:
+        usable.append("fused")
     forced = os.environ.get("CONVT1D_CUDA_KERNEL", "")
     if forced and forced not in CUDA_KERNELS:
         raise ValueError(f"CONVT1D_CUDA_KERNEL must be one of {', '.join(CUDA_KERNELS)}, got {forced!r}")
@@ -502,13 +541,71 @@ def choose_cuda_kernel(geometry: Geometry, dtype: np.dtype) -> str:
         return forced
     if channels == 1 or usable == ["direct"]:
         return "direct"
+    if "fused" in usable:
+        flops = 2 * channels * geometry.out_channels * geometry.kernel_size
+        intensity = flops / ((geometry.in_channels + geometry.stride * geometry.out_channels) * element)
+        kind = fused_precision(precision, capability) if dtype.name == "float32" else dtype.name
+        sizes = channels, outputs * geometry.stride, length or math.inf
+        fills = all(size >= least for size, least in zip(sizes, CUDA_FUSED_LEAST, strict=True))
+        if fills and intensity <= CUDA_FUSED_INTENSITY[kind]:
+            return "fused"
     if "columns" not in usable:
-        return "rows"
+        return "rows" if "rows" in usable else "fused"
     columns_bytes = geometry.in_channels * element + 2 * geometry.kernel_size * geometry.out_channels * summand
     rows_bytes = 3 * geometry.in_channels * element + 2 * layout.slots * geometry.out_channels * summand
     if "rows" in usable and dtype.name in ("float32", "float16", "bfloat16") and rows_bytes < columns_bytes:
         return "rows"
     return "columns"
+
+
+def fused_precision(precision: str, capability: int) -> str:
+    """What `fused` makes of a permission for float32: older tensor cores have no TF32."""
+    return precision if capability >= 80 else "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class FusedRows:
+    """The rows, pairs of output channel and slot, of one launch of `fused`, and of its tiles."""
+
+    slot0: int  # first slot
+    slots: int  # of the launch; those without taps count, too
+    chunk: int  # slots of an output in one tile
+    full: int  # of those, have `taps` taps; the others one less
+    taps: int
+    outputs: int  # output channels of a tile
+    tile: int  # rows of a tile, 64 or 128
+
+
+def fused_rows(geometry: Geometry) -> tuple[FusedRows, ...]:
+    """One launch whose tiles hold whole steps, so that what they store lies side by side; or, where not even one output
+    channel's fits, one for the slots with all taps and one for the others. Both kinds fill rows up to 16s."""
+    layout, stride = slot_layout(geometry), geometry.stride
+    outputs = geometry.out_channels // geometry.groups
+    full, rest = layout.full, stride - layout.full
+
+    def rows(count: int) -> int:
+        return 16 * (ceil_div(count * full, 16) + ceil_div(count * rest, 16))
+
+    tile = 64 if rows(outputs) <= 64 else 128
+    most = next((count for count in range(min(outputs, tile // stride), 0, -1) if rows(count) <= tile), 0)
+    if most:
+        return (FusedRows(0, stride, stride, full, layout.taps, ceil_div(outputs, ceil_div(outputs, most)), tile),)
+    found = []
+    for slot0, slots, taps in ((0, full, layout.taps), (full, rest, layout.taps - 1)):
+        if slots:
+            tile = 64 if slots <= 64 else 128
+            chunk = ceil_div(slots, ceil_div(slots, tile))
+            found.append(FusedRows(slot0, slots, chunk, chunk, taps, 1, tile))
+    return tuple(found)
+
+
+def fused_splits(tiles: int, channel_blocks: int, taps: int, size: int) -> int:
+    """Into how many parts the inner size of `tiles` tiles is split: as many as fill a GPU, where tiles alone fill less
+    than half of it. `size`: bytes of one part's sums, which the workspace has to hold."""
+    if 2 * tiles > CUDA_FUSED_BLOCKS:
+        return 1
+    steps = channel_blocks * taps // CUDA_FUSED_STEPS
+    return max(1, min(CUDA_FUSED_BLOCKS // tiles, steps, channel_blocks, cuda_workspace() // size))
 
 
 def cuda_cut(geometry: Geometry, dtype: np.dtype, kernel: str, batch: int, start: int, output_length: int) -> CudaCut:

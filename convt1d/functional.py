@@ -209,9 +209,10 @@ def conv_transpose1d(
     workers : int, optional
         Most threads to use; None leaves it to the machine (OMP_NUM_THREADS, affinity, cgroup quota), a negative
         number counts back from the number of cores. The result does not depend on it.
-    precision : {"float32", "tf32"}
+    precision : {"float32", "tf32", "3xtf32"}
         The least precise arithmetic allowed for float32 and complex64. "tf32" lets a GPU round the factors of their
-        products to 10 bits of mantissa, which is faster; a CPU and other types make no use of the permission.
+        products to 10 bits of mantissa, which is faster; "3xtf32" lets it make each product of three such, which is
+        about as precise as float32. A CPU and other types make no use of the permission.
 
     Returns
     -------

@@ -168,7 +168,7 @@ class ConvTranspose1d:
             Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.
         workers : int, optional
             Most threads to use, as in `conv_transpose1d`.
-        precision : {"float32", "tf32"}
+        precision : {"float32", "tf32", "3xtf32"}
             The least precise arithmetic allowed for float32 and complex64 on a GPU, as in `conv_transpose1d`.
 
         Returns

@@ -20,7 +20,6 @@ import numpy as np
 from convt1d.cuda import launch
 
 HERE = Path(__file__).parent
-SOURCE = Path(launch.__file__).parent
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 DTYPES = {name: BFLOAT16 if name == "bfloat16" else np.dtype(name) for name in launch.TYPES}
 GUARD = 1024  # bytes on both sides of an array
@@ -32,19 +31,21 @@ def compiler():
 
 def build(folder: Path, number: int, sanitize: bool) -> ctypes.CDLL:
     target = folder / f"logic{number}.so"
+    (folder / "source.cu").write_text(launch.source(), encoding="utf-8")
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-ffp-contract=off"]
     flags += ["-fsanitize=undefined"] * sanitize
     subprocess.run(
         [
             *(compiler(), "-x", "c++", "-shared", "-fPIC", *flags, f"-DCONVT1D_TYPE={number}"),
-            *('-DKERNELS="kernels.cu"', f"-I{SOURCE}", str(HERE / "cuda_shim.h"), "-o", str(target)),
+            *('-DKERNELS="source.cu"', f"-I{folder}", str(HERE / "cuda_shim.h"), "-o", str(target)),
         ],
         check=True,
-        timeout=120,
+        timeout=600,
     )
     library = ctypes.CDLL(str(target))
     library.shim_launch.argtypes = [
-        *(ctypes.c_char_p, ctypes.c_longlong, ctypes.POINTER(ctypes.c_longlong), ctypes.c_int, ctypes.c_ulonglong)
+        *(ctypes.c_char_p, ctypes.c_longlong, ctypes.c_int, ctypes.c_longlong),
+        *(ctypes.POINTER(ctypes.c_longlong), ctypes.c_int, ctypes.c_ulonglong),
     ]
     return library
 
@@ -67,12 +68,16 @@ class Fake:
     """As launch.CupyBackend. `seed` orders blocks and threads, `grid` bounds the grid."""
 
     def __init__(self, libraries, device=0):
-        self.xp = types.SimpleNamespace(asarray=np.asarray, ascontiguousarray=lambda a: self.plain(a, a.dtype))
+        self.xp = types.SimpleNamespace(
+            asarray=np.asarray, zeros=np.zeros, ascontiguousarray=lambda a: self.plain(a, a.dtype)
+        )
         self.libraries = libraries
         self.device = device
         self.name = f"cuda:{device}"
         self.seed = 0
         self.grid = 2**31 - 1
+        self.capability = 90
+        self.captures = False
         self.log = []  # kernels and products, in order
         self.uploads = 0
         self._memory = []  # (address, size, buffer), sorted
@@ -106,6 +111,9 @@ class Fake:
             return array if self._block(self.pointer(array))[2] is not None else self.array(array)
         return self.array(np.asarray(array).astype(dtype))
 
+    def capturing(self):
+        return self.captures
+
     def holds(self, array):
         return isinstance(array, DeviceArray) and array.device.id == self.device
 
@@ -138,13 +146,14 @@ class Fake:
 
     # --- what runs ---
 
-    def launch(self, dtype, kernel, blocks, args):
+    def launch(self, dtype, kernel, blocks, args, threads, shared):
         self.log.append(kernel)
         assert all(type(arg) is int for arg in args)
         assert blocks > 0
         library = self.libraries(launch.TYPES.index(dtype.name))
         packed = (ctypes.c_longlong * len(args))(*args)
-        status = library.shim_launch(kernel.encode(), min(blocks, self.grid), packed, len(args), self.seed)
+        grid = min(blocks, self.grid)
+        status = library.shim_launch(kernel.encode(), grid, threads, shared, packed, len(args), self.seed)
         assert status == 0, f"{kernel}: {status}"
 
     def product(self, dtype, p, fast):

@@ -19,7 +19,12 @@ import pytest
 from convt1d.cuda import launch
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-KERNELS = {"direct", "direct4", "direct8", "direct16", "extend", "gather", "pack", "unpack"}
+KERNELS = {"direct", "direct4", "direct8", "direct16", "extend", "gather", "pack", "unpack", "reduce"}
+FUSED = {
+    "float32": {f"fused{rows}_{precision}" for rows in (64, 128) for precision in ("float32", "tf32", "3xtf32")},
+    "float16": {"fused64", "fused128"},
+    "bfloat16": {"fused64", "fused128"},
+}
 # What CuPy passes, and what a user may: a warning would be printed once at every first use.
 OPTIONS = ("-std=c++17", "-ftz=true")
 
@@ -41,11 +46,12 @@ def find_nvrtc():
 
 
 def with_nvcc(nvcc, folder, number, architecture):
-    source = Path(launch.__file__).parent / "kernels.cu"
+    source = folder / "source.cu"
+    source.write_text(launch.source(), encoding="utf-8")
     run = subprocess.run(
         [
             *(nvcc, "-cubin", *OPTIONS, "-Xptxas", "-v", f"-arch=sm_{architecture}", f"-DCONVT1D_TYPE={number}"),
-            *(str(source), "-o", str(folder / "kernels.cubin")),
+            *(str(source), "-o", str(folder / "source.cubin")),
         ],
         capture_output=True,
         text=True,
@@ -66,7 +72,7 @@ def with_nvrtc(path, folder, number, architecture):
     nvrtc = load_nvrtc(path)
     program = ctypes.c_void_p()
     text = launch.source().encode()
-    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, b"kernels.cu", 0, None, None) == 0
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, b"source.cu", 0, None, None) == 0
     options = [*OPTIONS, "--ptxas-options=-v", f"-arch=sm_{architecture}", f"-DCONVT1D_TYPE={number}"]
     status = nvrtc.nvrtcCompileProgram(
         program, len(options), (ctypes.c_char_p * len(options))(*map(str.encode, options))
@@ -91,6 +97,10 @@ def compiled(tmp_path_factory):
     pytest.skip("neither nvcc nor NVRTC (pip install nvidia-cuda-nvrtc) is here to compile the kernels")
 
 
+def expected(number):
+    return KERNELS | FUSED.get(launch.TYPES[number], set())
+
+
 def resources(log):
     """Registers and bytes of spills of each kernel."""
     found = {}
@@ -101,7 +111,7 @@ def resources(log):
 
 
 # float32 on the oldest, a middle and the newest, the widest type and one of software conversions on the oldest; the
-# others take two minutes.
+# others take some minutes.
 PAIRS = [(number, architecture) for number in range(len(launch.TYPES)) for architecture in ARCHITECTURES]
 QUICK = [*((0, architecture) for architecture in ARCHITECTURES[::3]), (3, ARCHITECTURES[0]), (5, ARCHITECTURES[0])]
 
@@ -117,8 +127,12 @@ def test_compiles(compiled, number, architecture):
     log = compiled(number, architecture)
     assert "warning" not in log.lower(), log
     used = resources(log)
-    assert set(used) == KERNELS
+    assert set(used) == expected(number)
     for name, (registers, spilled) in used.items():
+        if name.startswith("fused"):  # 128 threads: two blocks to a multiprocessor of 128 rows, three of 64
+            assert registers <= (255 if "128" in name else 168), name
+            assert spilled == 0, name
+            continue
         # At 256 threads to a block a multiprocessor holds two blocks of 128 registers, four of most kernels. direct16
         # holds sixteen weights: 150 in complex128 on sm_75, 144 in float64 on sm_100, where direct8 has as many in
         # complex128 (nvcc 13.0, 2026-11).
@@ -132,4 +146,4 @@ def test_both_compilers(compiled, tmp_path):
     if not (find_nvcc() and find_nvrtc()):
         pytest.skip("one of nvcc and NVRTC is missing, the other was used above")
     for number in (2, 5):
-        assert set(resources(with_nvrtc(find_nvrtc(), tmp_path, number, 90))) == KERNELS
+        assert set(resources(with_nvrtc(find_nvrtc(), tmp_path, number, 90))) == expected(number)

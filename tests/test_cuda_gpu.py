@@ -104,18 +104,33 @@ def test_subnormal_numbers_are_kept():
     np.testing.assert_array_equal(cupy.asnumpy(y), tiny)
 
 
+@pytest.mark.parametrize("precision", ["tf32", "3xtf32"])
+def test_vectors_of_the_fused_kernel(cases, monkeypatch, precision):
+    monkeypatch.setenv("CONVT1D_CUDA_KERNEL", "fused")
+    wrong = []
+    for case in cases:
+        if case.y.dtype.kind != "c":
+            x, w = (on_device(a, np.dtype("float32")) for a in (case.x, case.w))
+            bias = None if case.b is None else on_device(case.b, np.dtype("float32"))
+            y = convt1d.conv_transpose1d(x, w, bias, **case.geometry, precision=precision)
+            if not np.array_equal(on_host(y), case.y):
+                wrong.append(case.id)
+    assert wrong == []
+
+
 @pytest.mark.parametrize("kernel", dispatch.CUDA_KERNELS)
 def test_float32_is_float32(monkeypatch, kernel):
-    """And TF32 only where it was asked for."""
+    """And TF32 only where it was asked for; 3xTF32 is as good as float32."""
     monkeypatch.setenv("CONVT1D_CUDA_KERNEL", kernel)
     x, weight, bias = problem(channels=(500, 64))
     expected = convt1d.conv_transpose1d(*(a.astype(float) for a in (x, weight, bias)), **GEOMETRY)
     layer = layer_of(weight, bias)
     error = {}
-    for precision in ("float32", "tf32"):
+    for precision in ("float32", "tf32", "3xtf32"):
         y = cupy.asnumpy(layer(cupy.asarray(x), precision=precision))
         error[precision] = np.abs(y - expected).max() / np.abs(expected).max()
     assert error["float32"] < 2e-6
+    assert error["3xtf32"] < 2e-6
     assert error["tf32"] < 3e-3
     if kernel != "direct" and int(cupy.cuda.Device().compute_capability) >= 80:
         assert error["tf32"] > 1e-5
@@ -128,6 +143,56 @@ def test_the_same_bits_in_every_run():
         first = layer(kernel_input)
         for _ in range(20):
             assert cupy.array_equal(layer(kernel_input), first)
+
+
+@pytest.mark.parametrize("layer", [(512, 64, 16, 8, 4), (1024, 32, 20, 10, 5)])
+def test_3xtf32_errs_no_more_than_twice_torch(layer):
+    """Against float64, with TF32 off in torch."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    c_in, c_out, kernel_size, stride, padding = layer
+    rng = np.random.default_rng(0)
+    x, weight = (
+        rng.standard_normal(shape).astype(np.float32) for shape in ((2, c_in, 200), (c_in, c_out, kernel_size))
+    )
+    expected = convt1d.conv_transpose1d(x.astype(float), weight.astype(float), stride=stride, padding=padding)
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        on = torch.tensor(x).cuda(), torch.tensor(weight).cuda()
+        of_torch = torch.nn.functional.conv_transpose1d(*on, stride=stride, padding=padding).cpu().numpy()
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+    given = {"stride": stride, "padding": padding, "precision": "3xtf32"}
+    y = cupy.asnumpy(convt1d.conv_transpose1d(cupy.asarray(x), cupy.asarray(weight), **given))
+    assert np.abs(y - expected).max() <= 2 * np.abs(of_torch - expected).max()
+
+
+@pytest.mark.parametrize("name", ["float32", "tf32", "3xtf32", "float16", "bfloat16"])
+def test_cuda_graph(monkeypatch, name):
+    """Captured once, with a workspace, and run again on other numbers in the same memory."""
+    monkeypatch.setenv("CONVT1D_CUDA_KERNEL", "fused")
+    dtype = dtype_of("float32" if "tf32" in name else name)
+    precision = name if "tf32" in name else "float32"
+    x, weight, bias = problem(channels=(500, 24), length=50)
+    layer = layer_of(weight.astype(dtype), bias.astype(dtype))
+    given = on_device(x, dtype)
+    stream = cupy.cuda.Stream(non_blocking=True)
+    with stream:
+        out = cupy.empty_like(layer(given, precision=precision))  # weights and workspace are there from here on
+        stream.begin_capture()
+        layer(given, out=out, precision=precision)
+        graph = stream.end_capture()
+        assert len(layer._operator.on_device()._captured) == 1
+        for factor in (1, 2):
+            given[...] = on_device(factor * x, dtype)
+            graph.launch()
+            stream.synchronize()
+            others = cupy.ones(10**6)  # what CuPy's pool gives to others now is not the graph's workspace
+            expected = on_host(layer(given, precision=precision))
+            np.testing.assert_array_equal(on_host(out), expected)
+            del others
 
 
 def test_layer_copies_its_weights_once():
@@ -263,7 +328,7 @@ import sys, numpy as np, cupy, os
 sys.path.insert(0, os.path.join(os.getcwd(), "tests"))
 import convt1d
 rng = np.random.default_rng(0)
-for kernel in ("direct", "columns", "rows"):
+for kernel in ("direct", "columns", "rows", "fused"):
     os.environ["CONVT1D_CUDA_KERNEL"] = kernel
     for dtype in (np.float32, np.float16, np.complex128):
         for mode in ("zeros", "reflect", "circular"):
@@ -271,7 +336,9 @@ for kernel in ("direct", "columns", "rows"):
                 os.environ["CONVT1D_CUDA_WORKSPACE"] = workspace
                 x = cupy.asarray(rng.standard_normal((2, 35, 90)).astype(dtype))
                 w = cupy.asarray(rng.standard_normal((35, 40, 7)).astype(dtype))
-                convt1d.conv_transpose1d(x, w, stride=3, padding=(2, 1), padding_mode=mode)
+                for precision in ("float32", "tf32", "3xtf32"):
+                    given = {"padding_mode": mode, "precision": precision}
+                    convt1d.conv_transpose1d(x, w, stride=3, padding=(2, 1), **given)
                 w = cupy.asarray(rng.standard_normal((35, 1, 12)).astype(dtype))
                 convt1d.conv_transpose1d(x, w, stride=2, padding=5, groups=35, padding_mode=mode)
 cupy.cuda.Device().synchronize()
@@ -294,5 +361,5 @@ def test_compute_sanitizer(tool):
         pytest.skip(f"compute-sanitizer cannot run here: {said[-500:]}")
     assert "all ran" in said, said[-5000:]
     # what it says of the kernels of cuBLAS and CuPy is not ours to mend
-    ours = re.findall(r"at .*\b(?:direct\d*|extend|gather|pack|unpack)\(.*", said)
+    ours = re.findall(r"at .*\b(?:direct\d*|extend|gather|pack|unpack|fused\w*|reduce)\(.*", said)
     assert ours == [], said[:5000]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import convt1d
 from convt1d import arrays, dispatch, geometry
-from convt1d.cuda import interchange, launch
+from convt1d.cuda import PRECISIONS, interchange, launch
 
 pytestmark = pytest.mark.skipif(cuda_fake.compiler() is None, reason="g++ is missing: it compiles the kernels here")
 
@@ -203,8 +203,9 @@ def test_order_of_threads_and_blocks_does_not_matter(fake, monkeypatch, kernel, 
     kernel=st.sampled_from(KERNELS),
     workspace=st.sampled_from([None, SMALL]),
     seed=st.integers(0, 2**32),
+    precision=st.sampled_from(PRECISIONS),
 )
-def test_nan_and_inf_reach_what_the_definition_says(libraries, problem, kernel, workspace, seed):
+def test_nan_and_inf_reach_what_the_definition_says(libraries, problem, kernel, workspace, seed, precision):
     """No more and no less, as on the CPU: through zero weights too, and through the extension of the signal."""
     rng = np.random.default_rng(seed)
     x, w = problem.x.astype(np.float32), (problem.w * rng.integers(0, 2, problem.w.shape)).astype(np.float32)
@@ -214,7 +215,7 @@ def test_nan_and_inf_reach_what_the_definition_says(libraries, problem, kernel, 
         expected = naive.conv_transpose1d(x, w, None, s, p, op, g, d, mode)
     with pytest.MonkeyPatch.context() as patch:
         force(patch, kernel, workspace)
-        y = compute(cuda_fake.Fake(libraries), x, w, None, problem.geometry)
+        y = compute(cuda_fake.Fake(libraries), x, w, None, problem.geometry, precision=precision)
     np.testing.assert_array_equal(y, expected)
 
 
@@ -287,11 +288,205 @@ def test_presentation(fake, monkeypatch, kernel):
     fake.check_and_free()
 
 
+# --- the fused kernel ----------------------------------------------------------------------------------------------
+
+# N, C_in, C_out, K, L: more than one tile, step or split in each direction, and lengths that no piece divides.
+PLAIN = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1, "padding_mode": "zeros"}
+TILES = {
+    "times": ((2, 18, 9, 4, 201), {"stride": 2, "padding": 1}),
+    "samples": ((9, 17, 5, 5, 31), {"stride": 3, "padding": (4, 1), "padding_mode": "reflect"}),
+    "outputs": ((1, 16, 150, 3, 20), {"stride": 2, "output_padding": 1}),
+    "slots": ((2, 3, 2, 300, 9), {"stride": 200, "padding": 77, "padding_mode": "replicate"}),
+    "slots without taps": ((1, 3, 2, 70, 6), {"stride": 150, "padding": 3, "output_padding": 8}),
+    "splits": ((1, 200, 6, 8, 40), {"stride": 4, "padding": 2, "padding_mode": "circular"}),
+    "splits of two": ((1, 90, 1, 300, 5), {"stride": 140}),
+    "groups": ((2, 66, 69, 6, 40), {"groups": 3, "stride": 2, "padding": (5, 2)}),
+    "taps": ((2, 4, 70, 33, 100), {"padding": 16, "padding_mode": "circular"}),
+}
+KINDS = [*(("float32", precision) for precision in PRECISIONS), ("float16", "float32"), ("bfloat16", "float32")]
+
+
+def integers(shapes, groups, seed=0):
+    """x, weight and bias, whose products and sums every kind holds exactly; the half types round the result."""
+    n, c_in, c_out, kernel_size, length = shapes
+    rng = np.random.default_rng(seed)
+    shapes = (n, c_in, length), (c_in, c_out // groups, kernel_size), (c_out,)
+    return [rng.integers(-4, 5, shape).astype(np.float32) for shape in shapes]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS[1:])
+def test_fused_vectors(fake, cases, monkeypatch, precision):
+    """All cases that `fused` computes, as test_vectors has them in float32."""
+    force(monkeypatch, "fused")
+    wrong, some = [], 0
+    for case in cases:
+        if case.y.dtype.kind == "c" or case.geometry["dilation"] > 1:
+            continue
+        y = compute(fake, *cast(DTYPES["float32"], case.x, case.w, case.b), case.geometry, precision=precision)
+        some += 1
+        if not np.array_equal(y, case.y):
+            wrong.append(case.id)
+    assert wrong == []
+    assert some > 100
+    assert set(fake.log) <= {f"fused64_{precision}", f"fused128_{precision}", "reduce"}
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+@pytest.mark.parametrize("name", TILES)
+def test_fused_tiles(fake, monkeypatch, name, kind):
+    """On every architecture's stages, and with copies that arrive early and late."""
+    shapes, given = TILES[name]
+    given, (dtype, precision) = PLAIN | given, kind
+    x, w, b = cast(DTYPES[dtype], *integers(shapes, given["groups"]))
+    expected = convt1d.conv_transpose1d(x, w, b, **given)
+    force(monkeypatch, "fused")
+    for fake.capability, fake.seed, fake.grid in ((90, 0, 2**31 - 1), (86, 1, 3), (90, 2, 1), (86, 4, 2)):
+        np.testing.assert_array_equal(compute(fake, x, w, b, given, precision=precision), expected)
+    assert ("reduce" in fake.log) == ("splits" in name)
+    assert all(kernel.startswith(("fused", "reduce")) for kernel in fake.log)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=" ".join)
+def test_fused_order_does_not_matter(fake, monkeypatch, kind):
+    """To the last bit, of fractions, as above."""
+    force(monkeypatch, "fused")
+    dtype, precision = kind
+    rng = np.random.default_rng(0)
+    for (n, c_in, c_out, kernel_size, length), options in (
+        ((2, 40, 35, 7, 90), {"stride": 3, "padding": 2, "padding_mode": "reflect"}),
+        ((1, 130, 20, 8, 60), {"stride": 4, "padding": 2}),  # split
+    ):
+        shapes = (n, c_in, length), (c_in, c_out, kernel_size), (c_out,)
+        x, w, b = cast(DTYPES[dtype], *(rng.standard_normal(shape) for shape in shapes))
+        results = []
+        for fake.grid, fake.seed in ((2**31 - 1, 0), (2**31 - 1, 1), (2**31 - 1, 2), (2, 3), (2, 4), (1, 7)):
+            results.append(compute(fake, x, w, b, PLAIN | options, precision=precision))
+        for other in results[1:]:
+            np.testing.assert_array_equal(other.view(np.uint8), results[0].view(np.uint8))
+    assert "reduce" in fake.log
+
+
+@settings(max_examples=100)
+@given(
+    problem=naive.problems(kinds="f"),
+    kind=st.sampled_from(KINDS),
+    capability=st.sampled_from([75, 80, 86, 90]),
+    grid=st.sampled_from([1, 2**31 - 1]),
+    seed=st.integers(0, 5),
+)
+def test_fused_naive_oracle(libraries, problem, kind, capability, grid, seed):
+    fake = cuda_fake.Fake(libraries)
+    fake.grid, fake.seed, fake.capability = grid, seed, capability
+    dtype, precision = DTYPES[kind[0]], kind[1]
+    with pytest.MonkeyPatch.context() as patch:
+        force(patch, "fused")
+        y = compute(fake, *cast(dtype, problem.x, problem.w, problem.b), problem.geometry, precision=precision)
+    s, p, op, g, d, mode = problem.geometry.values()
+    expected = naive.conv_transpose1d(problem.x, problem.w, problem.b, s, p, op, g, d, mode)
+    np.testing.assert_array_equal(y, expected.astype(dtype))
+    if d == 1:
+        assert {k.startswith("fused") for k in fake.log} == {dtype.name != "bfloat16" or capability >= 80}
+        assert capability >= 80 or not any("tf32" in kernel for kernel in fake.log)
+
+
+def test_precision_of_the_fused_kernel(fake, monkeypatch):
+    """Against float64: TF32 shows its 10 bits; three products of it are as good as float32."""
+    torch = pytest.importorskip("torch")
+    force(monkeypatch, "fused")
+    rng = np.random.default_rng(0)
+    for (c_in, c_out, kernel_size, length), options in (
+        ((96, 70, 4, 140), {"stride": 2, "padding": 1}),
+        ((1024, 8, 20, 20), {"stride": 10, "padding": 5}),
+    ):
+        x = rng.standard_normal((1, c_in, length)).astype(np.float32)
+        w = rng.standard_normal((c_in, c_out, kernel_size)).astype(np.float32)
+        expected = convt1d.conv_transpose1d(x.astype(float), w.astype(float), **options)
+        scale = np.abs(expected).max()
+        of_torch = torch.nn.functional.conv_transpose1d(torch.tensor(x), torch.tensor(w), **options).numpy()
+        bound = 2 * np.abs(of_torch - expected).max()
+        error = {}
+        for precision in PRECISIONS:
+            y = compute(fake, x, w, None, PLAIN | options, precision=precision)
+            error[precision] = np.abs(y - expected).max()
+        assert error["float32"] <= bound
+        assert error["3xtf32"] <= bound
+        assert 1e-5 * scale < error["tf32"] < 1e-3 * scale
+
+
+def test_3xtf32_takes_extremes(fake, monkeypatch):
+    """What TF32 cannot hold, NaN whose lowest bits alone are set, and infinity times what has no rest."""
+    force(monkeypatch, "fused")
+    x = np.array([[1 + 2**-23, -3e38, 1e-30, np.inf, -np.inf, 0]], np.float32)
+    x = np.concatenate([x, np.array([[0x7F800001]], np.uint32).view(np.float32)], axis=1)
+    for weight in (2.0, -1.0, 1 / 3):
+        w = np.array([[[weight]]], np.float32)
+        y = compute(fake, x, w, None, PLAIN, precision="3xtf32")
+        with np.errstate(over="ignore", invalid="ignore"):
+            np.testing.assert_allclose(y, x * w[0, 0, 0], rtol=2**-22)
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3, 8, 10, 63, 64, 65, 100, 128, 129, 256, 1000])
+@pytest.mark.parametrize("outputs", [1, 5, 64, 100])
+def test_rows_of_the_fused_kernel(stride, outputs):
+    """Each output channel and slot has one row in one tile, with its number of taps."""
+    for kernel_size in (1, stride, stride + 1, 2 * stride - 1, 2 * stride, 3 * stride + stride // 2):
+        checked = geometry.check(2, 2 * outputs, kernel_size, stride, 0, 0, 2)
+        layout, found = dispatch.slot_layout(checked), {}
+        for rows in dispatch.fused_rows(checked):
+            whole = dispatch.ceil_div(rows.outputs * rows.full, 16)
+            less = dispatch.ceil_div(rows.outputs * (rows.chunk - rows.full), 16)
+            assert 16 * (whole + less) <= rows.tile
+            assert rows.full == rows.chunk or rows.chunk == rows.slots == stride
+            for o0 in range(0, outputs, rows.outputs):
+                for r0 in range(0, rows.slots, rows.chunk):
+                    for o in range(o0, min(o0 + rows.outputs, outputs)):
+                        for r in range(r0, min(r0 + rows.chunk, rows.slots)):
+                            assert (o, rows.slot0 + r) not in found
+                            found[o, rows.slot0 + r] = rows.taps - (r - r0 >= rows.full)
+        taps = {(o, r): layout.taps_of(r) if r < layout.slots else 0 for o in range(outputs) for r in range(stride)}
+        assert found == taps
+
+
+def test_splits_of_the_fused_kernel(monkeypatch):
+    """Where tiles alone leave most of a GPU idle, and no further than steps and workspace go."""
+    assert dispatch.fused_splits(133, 64, 2, 1000) == 1
+    assert dispatch.fused_splits(32, 32, 2, 1000) == 8
+    assert dispatch.fused_splits(1, 4, 2, 1000) == 1
+    assert dispatch.fused_splits(1, 64, 2, 1000) == 16
+    monkeypatch.setenv("CONVT1D_CUDA_WORKSPACE", "3500")
+    assert dispatch.fused_splits(1, 64, 2, 1000) == 3
+
+
+def test_shared_memory_of_the_fused_kernel():
+    """Two blocks fit into what each architecture's multiprocessor has, of the oldest one."""
+    kib = {75: 64, 80: 164, 86: 100, 89: 100, 90: 228, 100: 228, 120: 100}
+    for capability, there in kib.items():
+        for c_out, kernel_size, stride in ((1, 2, 1), (64, 4, 2), (300, 33, 1), (16, 1, 1), (8, 16, 8), (1, 999, 300)):
+            checked = geometry.check(16, c_out, kernel_size, stride)
+            program = launch.program(
+                checked, DTYPES["float32"], "fused", 1, 500, checked.window(500), "tf32", capability
+            )
+            for step in program.steps:
+                at_once = 1 if capability == 75 else 2
+                assert at_once * (step.shared + 1024 + 32) <= there * 1024  # a block takes a KiB for itself
+
+
+def test_fused_kernel_beyond_32_bits(fake):
+    """Blocks of eight billion samples: each has its place, although nothing can hold them."""
+    checked = geometry.check(16, 2, 4, 2, 1)
+    length = 2**32
+    program = launch.program(checked, DTYPES["float32"], "fused", 1, length, checked.window(length))
+    (step,) = program.steps
+    assert step.blocks == dispatch.ceil_div(length + 2, dispatch.CUDA_FUSED_COLUMNS)
+    assert (program.work, step.args[-1]) == (0, step.blocks)
+
+
 # --- choice and cutting: pure functions ----------------------------------------------------------------------------
 
 # C_in, C_out, K, stride, padding, output_padding, groups, dilation
 LAYERS = {
     "hifigan_up1": (512, 256, 16, 8, 4),
+    "hifigan_up2": (256, 128, 16, 8, 4),
     "hifigan_up4": (64, 32, 4, 2, 1),
     "oobleck_up1": (2048, 1024, 20, 10, 5),
     "istft": (1026, 1, 1024, 256),
@@ -319,13 +514,37 @@ def test_choice(name, dtype, kernel):
     assert dispatch.choose_cuda_kernel(geometry.check(*LAYERS[name]), DTYPES[dtype]) == kernel
 
 
+@pytest.mark.parametrize(
+    ("name", "kind", "kernel"),
+    [
+        ("hifigan_up2", "tf32", "fused"),
+        ("hifigan_up2", "float32", "rows"),
+        ("hifigan_up4", "float32", "fused"),
+        ("hifigan_up4", "float16", "fused"),
+        ("oobleck_up1", "tf32", "rows"),
+        ("oobleck_up1", "3xtf32", "fused"),
+        ("dilated", "3xtf32", "columns"),
+        ("istft", "tf32", "columns"),
+        ("bigvgan", "tf32", "direct"),
+    ],
+)
+def test_choice_by_precision(name, kind, kernel):
+    dtype = DTYPES.get(kind, DTYPES["float32"])
+    choose = functools.partial(dispatch.choose_cuda_kernel, geometry.check(*LAYERS[name]), dtype)
+    precision = kind if kind in PRECISIONS else "float32"
+    assert choose(precision) == kernel
+    assert choose(precision, 8) != "fused"  # too short for its tiles
+    if kind in ("tf32", "3xtf32"):  # a permission that older tensor cores cannot use
+        assert choose(precision, capability=75) == choose("float32")
+
+
 @pytest.mark.parametrize("kernel", dispatch.CUDA_KERNELS)
 def test_forced_choice(monkeypatch, kernel):
-    """Where it can be used; `rows` knows no dilation, and columns of a long kernel would be too many."""
+    """Where it can be used; `rows` and `fused` know no dilation, and columns of a long kernel would be too many."""
     force(monkeypatch, kernel)
     choose = functools.partial(dispatch.choose_cuda_kernel, dtype=DTYPES["float32"])
     assert choose(geometry.check(*LAYERS["hifigan_up1"])) == kernel
-    assert choose(geometry.check(*LAYERS["dilated"])) == ("columns" if kernel == "rows" else kernel)
+    assert choose(geometry.check(*LAYERS["dilated"])) == ("direct" if kernel == "direct" else "columns")
     assert choose(geometry.check(*LAYERS["long kernel"])) == "direct"
 
 
@@ -480,10 +699,47 @@ def test_precision(device):
         functools.partial(convt1d.conv_transpose1d, x, weight, **GEOMETRY),
         functools.partial(convt1d.conv_transpose1d, device.array(x), device.array(weight), **GEOMETRY),
     ):
-        with pytest.raises(ValueError, match="precision must be one of float32, tf32, got 'tf16'"):
+        with pytest.raises(ValueError, match="precision must be one of float32, tf32, 3xtf32, got 'tf16'"):
             call(precision="tf16")
         with pytest.raises(TypeError, match="precision must be a string, got 32"):
             call(precision=32)
+
+
+def test_3xtf32_is_float32_where_there_is_no_fused_kernel(device):
+    x, weight, bias = operands()
+    layer = layer_of(weight, bias)  # dilated
+    np.testing.assert_array_equal(layer(device.array(x), precision="3xtf32"), layer(x))
+    assert "product" in device.log
+    assert "fast product" not in device.log
+
+
+def test_capture(device, monkeypatch):
+    """A CUDA graph runs again what it was shown: on memory that must not be given back."""
+    rng = np.random.default_rng(0)
+    layer = convt1d.ConvTranspose1d(160, 6, 8, 4, 2, rng=rng)
+    x = rng.standard_normal((160, 40)).astype(np.float32)
+    on = device.array(x)
+    force(monkeypatch, "fused")
+    device.captures = True
+    with pytest.raises(RuntimeError, match="cannot capture this call: the weights are not on the device"):
+        layer(on)
+    device.captures = False
+    expected = layer(on)
+    device.captures = True
+    out = device.empty(expected.shape, np.float32)
+    layer(on, out=out)
+    np.testing.assert_array_equal(out, expected)
+    assert "reduce" in device.log
+    assert len(layer._operator.on_device()._captured) == 1  # the workspace
+    with pytest.raises(RuntimeError, match=r"cannot capture .* x must be C-contiguous and of dtype float32"):
+        layer(on[:, ::2])
+    with pytest.raises(RuntimeError, match=r"cannot capture .* the weights"):
+        convt1d.conv_transpose1d(on, device.array(layer.weight), stride=4)
+    force(monkeypatch, "rows")
+    with pytest.raises(RuntimeError, match=r"cannot capture .* kernel 'rows'.* multiplies through cuBLAS"):
+        layer(on[:, :30].copy())
+    force(monkeypatch, "direct")
+    convt1d.conv_transpose1d(on, device.array(layer.weight), stride=4)
 
 
 def test_blas_types():
@@ -717,6 +973,13 @@ def test_constants_are_those_of_the_source():
     for line in (f"TILE {launch.TILE} ", f"SIDE {launch.SIDE} ", f"TIMES {launch.TIMES} "):
         assert f"#define {line}" in launch.source()
     assert f"#define THREADS {dispatch.CUDA_THREADS} " in launch.source()
+    for line in (
+        f"STEP_CHANNELS {dispatch.CUDA_FUSED_CHANNELS}\n",
+        f"COLUMNS {dispatch.CUDA_FUSED_COLUMNS} ",
+        f"STAGED {launch.STAGED} ",
+        f"FUSED_THREADS {launch.FUSED_THREADS}\n",
+    ):
+        assert f"#define {line}" in launch.source()
     assert "enum Mode { ZEROS, REFLECT, REPLICATE, CIRCULAR };" in launch.source()
     assert [mode.upper() for mode in launch.MODES] == ["ZEROS", "REFLECT", "REPLICATE", "CIRCULAR"]
     for capacity in dispatch.CUDA_CAPACITIES:

@@ -4,7 +4,8 @@
 __init__.py      is it an array on a device? (imports nothing)
 interchange.py   CuPy's arrays and torch's tensors: one device, one stream, the same kind back
 launch.py        a call as a program of launches and products, and the backend that runs it
-kernels.cu       the kernels, compiled on first use
+kernels.cu       the kernels, compiled on first use ...
+fused.cu         ... and the one that does it all in one go
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from typing import Any
 
 #: The precisions of float32 products, see `convt1d.conv_transpose1d`.
-PRECISIONS = ("float32", "tf32")
+PRECISIONS = ("float32", "tf32", "3xtf32")
 
 
 def is_device_array(value: Any) -> bool:

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
-/* The kernels of the GPU path.
+/* The kernels of the GPU path; fused.cu has one more.
 
-One module for each element type, chosen by CONVT1D_TYPE; no header is needed. launch.py says which kernels follow one
-another; ../dispatch.py chooses.
+One module for each element type, chosen by CONVT1D_TYPE, of both files; no header is needed. launch.py says which
+kernels follow one another; ../dispatch.py chooses.
 
 Positions count output samples before the crop, u = t + left, cut into steps and phases: u = stride * q + r with
 0 <= r < stride. With g = gcd(stride, dilation), the taps that reach phase r are k = tap + (stride / g) * j, and tap k
@@ -16,8 +16,6 @@ after that.
 
 All integers are 64 bits wide. Blocks are counted along x, and a block takes every gridDim.x-th: no size is bound by a
 grid's. Each output is written by one thread, which sums in a fixed order: no atomics, the same bits in every run.
-
-A fused kernel (implicit GEMM) has its place after `unpack`; `Phase`, `source`, load and store are what it needs.
 */
 
 typedef long long Int;

@@ -7,7 +7,7 @@ A program is a list of launches and products that knows no addresses, only offse
 shape. A backend owns memory, kernels and products: `CupyBackend` here, and one of the tests that runs the same kernels
 and programs on the CPU.
 
-A new kernel is a function in kernels.cu, a method of `_Maker` that says how it is launched, and a predicate in
+A new kernel is a function in a .cu file, a method of `_Maker` that says how it is launched, and a predicate in
 dispatch.choose_cuda_kernel.
 """
 
@@ -22,15 +22,17 @@ import numpy as np
 
 from .. import arrays, dispatch
 from .. import geometry as geometry_module
-from ..dispatch import CUDA_BATCH, CUDA_THREADS, ceil_div
+from ..dispatch import CUDA_BATCH, CUDA_FUSED_CHANNELS, CUDA_FUSED_COLUMNS, CUDA_THREADS, ceil_div
 from ..geometry import Geometry, Window
 
 #: CONVT1D_TYPE of kernels.cu for each type of arrays.
 TYPES = ("float32", "float64", "float16", "bfloat16", "complex64", "complex128")
 #: `Mode` of kernels.cu.
 MODES = ("zeros", "reflect", "replicate", "circular")
-# Constants of kernels.cu.
+SOURCES = ("kernels.cu", "fused.cu")
+# Constants of kernels.cu, and of fused.cu.
 TILE, SIDE, TIMES = 2048, 32, 64
+STAGED, FUSED_THREADS = 64, 128
 # Products take 32-bit leading dimensions.
 _INT = 2**31 - 1
 # Buffers begin on boundaries of so many bytes, as an allocator's would.
@@ -48,6 +50,8 @@ class Launch(NamedTuple):
     kernel: str
     blocks: int
     args: tuple
+    threads: int = CUDA_THREADS
+    shared: int = 0  # bytes of shared memory beside what the kernel declares
 
 
 class Product(NamedTuple):
@@ -75,9 +79,18 @@ class Program(NamedTuple):
     work: int  # bytes
 
 
-def program(geometry: Geometry, dtype: np.dtype, kernel: str, batch: int, length: int, window: Window) -> Program:
-    """Everything that one call launches."""
-    maker = _Maker(geometry, dtype, batch, length, window)
+def program(
+    geometry: Geometry,
+    dtype: np.dtype,
+    kernel: str,
+    batch: int,
+    length: int,
+    window: Window,
+    precision: str = "float32",
+    capability: int = 90,
+) -> Program:
+    """Everything that one call launches. Precision and architecture are for `fused`: products ask for theirs."""
+    maker = _Maker(geometry, dtype, batch, length, window, precision, capability)
     getattr(maker, kernel)()
     return Program(kernel, tuple(maker.steps), maker.work)
 
@@ -85,8 +98,9 @@ def program(geometry: Geometry, dtype: np.dtype, kernel: str, batch: int, length
 class _Maker:
     """Writes a program down."""
 
-    def __init__(self, geometry, dtype, batch, length, window):
+    def __init__(self, geometry, dtype, batch, length, window, precision, capability):
         self.geometry, self.dtype, self.batch, self.length, self.window = geometry, dtype, batch, length, window
+        self.precision, self.capability = precision, capability
         self.layout = dispatch.slot_layout(geometry)
         self.element, self.summand = dtype.itemsize, arrays.compute_dtype(dtype).itemsize
         self.channels = geometry.in_channels // geometry.groups  # of a group
@@ -261,6 +275,53 @@ class _Maker:
             *(self.window.start, self.window.length, u0, u1, u_blocks, output_blocks),
         )
 
+    def fused(self):
+        """One launch, seldom two; and one more that adds up, where the inner size is split."""
+        g, start, positions = self.geometry, self.window.start, self.window.length
+        q_first, q_last = start // g.stride, (start + positions - 1) // g.stride
+        launches = []
+        for name, rows in zip(("weight", "rest"), dispatch.fused_rows(g), strict=False):
+            each = q_last - q_first + max(rows.taps, 1)  # columns of a sample
+            column_tiles = ceil_div(self.batch * each, CUDA_FUSED_COLUMNS)
+            row_tiles = ceil_div(self.outputs, rows.outputs) * ceil_div(rows.slots, rows.chunk)
+            launches.append((name, rows, each, row_tiles, column_tiles))
+        tiles = sum(g.groups * row_tiles * column_tiles for *_, row_tiles, column_tiles in launches)
+        sums = self.batch * g.out_channels * positions * self.summand
+        channel_blocks = ceil_div(self.channels, CUDA_FUSED_CHANNELS)
+        splits = dispatch.fused_splits(tiles, channel_blocks, self.layout.taps, sums)
+        if splits > 1:
+            self._reserve(0, splits * sums)
+        weights = self.channels * self.outputs * g.kernel_size  # of a group
+        by_rows = int(self.batch * self.channels * self.length >= weights)  # what is larger should be read once
+        for name, rows, each, row_tiles, column_tiles in launches:
+            kind = ""
+            if self.dtype.name == "float32":
+                kind = f"_{dispatch.fused_precision(self.precision, self.capability)}"
+            width, pitch, stages, slabs, shared = self._rings(rows)
+            blocks = splits * g.groups * row_tiles * column_tiles
+            args = (
+                *(Pointer("x"), Pointer(name if rows.taps else "weight"), Pointer("bias"), Pointer("y")),
+                *(Pointer("work"), self.length, self.mode, self.channels, self.outputs, g.groups, self.batch, g.stride),
+                *(rows.taps, rows.slot0, rows.slots, rows.chunk, rows.full, rows.outputs, each, q_first, start),
+                *(positions, width, pitch, stages, slabs, row_tiles, column_tiles, splits, by_rows, blocks),
+            )
+            self.steps.append(Launch(f"fused{rows.tile}{kind}", blocks, args, FUSED_THREADS, shared))
+        if splits > 1:
+            pieces, count = ceil_div(positions, CUDA_THREADS), self.batch * g.out_channels
+            self._launch(
+                *("reduce", count * pieces, Pointer("work"), Pointer("bias"), Pointer("y")),
+                *(splits, count, g.out_channels, positions, pieces),
+            )
+
+    def _rings(self, rows):
+        """Columns of a slab and its row length, stages, slabs that they need, and bytes of shared memory."""
+        width = CUDA_FUSED_COLUMNS + max(rows.taps - 1, 0)
+        pitch = ceil_div(width - 8, 32) * 32 + 8 if self.element == 4 else width
+        stages = 4 if self.capability in dispatch.CUDA_LARGE_SHARED else 3
+        slabs = ceil_div(stages - 1, max(rows.taps, 1)) + 1
+        rings = (stages * rows.tile + slabs * pitch) * CUDA_FUSED_CHANNELS * self.element
+        return width, pitch, stages, slabs, max(rings, rows.outputs * (STAGED * rows.chunk * self.summand + 32))
+
     def _product(self, *args):
         product = Product(*args)
         if max(product.m, product.n, product.k, product.lda, product.ldb, product.ldc) > _INT:
@@ -279,7 +340,7 @@ class _Maker:
 
 def arranged(xp, weight, kernel: str, geometry: Geometry) -> dict:
     """The weights as a kernel wants them, by the name of their buffer; `xp` is NumPy or CuPy."""
-    if kernel != "rows":
+    if kernel not in ("rows", "fused"):
         return {"weight": xp.ascontiguousarray(weight)}
     layout = dispatch.slot_layout(geometry)
     channels, outputs = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
@@ -287,6 +348,11 @@ def arranged(xp, weight, kernel: str, geometry: Geometry) -> dict:
     words = weight.view(np.uint16) if weight.dtype.itemsize == 2 else weight
     words = words.reshape(geometry.groups, channels, outputs, geometry.kernel_size)
     found = {}
+    if kernel == "fused":
+        for name, rows in zip(("weight", "rest"), dispatch.fused_rows(geometry), strict=False):
+            if rows.taps:
+                found[name] = _in_fragments(xp, words, rows, geometry.stride).view(weight.dtype)
+        return found
     for name, taps, slot0, slot1 in (
         ("weight", layout.taps, 0, layout.full),
         ("rest", layout.taps - 1, layout.full, layout.slots),
@@ -301,10 +367,36 @@ def arranged(xp, weight, kernel: str, geometry: Geometry) -> dict:
     return found
 
 
+def _in_fragments(xp, words, rows: dispatch.FusedRows, stride: int):
+    """Weights in the order in which the lanes of `fused` hold them, as fused.cu says; zeros where there are none."""
+    groups, channels, outputs, kernel_size = words.shape
+    blocks, chunks = ceil_div(channels, CUDA_FUSED_CHANNELS), ceil_div(rows.slots, rows.chunk)
+    tiles, most, taps = ceil_div(outputs, rows.outputs), rows.outputs, rows.taps
+    # (group, channel, output, tap, slot)
+    k = min(kernel_size, taps * stride)
+    spread = xp.zeros((groups, channels, outputs, taps * stride), words.dtype)
+    spread[..., :k] = words[..., :k]
+    spread = spread.reshape(groups, channels, outputs, taps, stride)[..., rows.slot0 : rows.slot0 + rows.slots]
+    padded = xp.zeros((groups, blocks * CUDA_FUSED_CHANNELS, tiles * most, taps, chunks * rows.chunk), words.dtype)
+    padded[:, :channels, :outputs, :, : rows.slots] = spread
+    # -> (group, channel, tile of outputs, chunk, tap, output, slot) -> (..., row)
+    padded = padded.reshape(groups, -1, tiles, most, taps, chunks, rows.chunk).transpose(0, 1, 2, 5, 4, 3, 6)
+    matrix = xp.zeros((*padded.shape[:5], rows.tile), words.dtype)
+    row = 0
+    for part in (padded[..., : rows.full], padded[..., rows.full :]):
+        count = most * part.shape[-1]
+        matrix[..., row : row + count] = part.reshape(*padded.shape[:5], count)
+        row += ceil_div(count, 16) * 16
+    split = groups, blocks, *((2, 2, 4) if words.itemsize == 4 else (4, 2, 2)), tiles, chunks, taps, -1, 2, 8
+    order = (0, 5, 6, 1, 7, 2, 8, 10, 4, 3, 9) if words.itemsize == 4 else (0, 5, 6, 1, 7, 8, 10, 2, 3, 9, 4)
+    return xp.ascontiguousarray(matrix.reshape(split).transpose(order))
+
+
 class DeviceOperator:
     """A geometry with its weights on devices: what functional.Operator runs where x is on one.
 
     `weight` and `bias` are NumPy arrays, copied once per device, type and kernel, or arrays of the device x is on.
+    Workspaces that a CUDA graph has captured are kept as long as the operator.
     """
 
     def __init__(self, geometry: Geometry, weight, bias):
@@ -313,6 +405,7 @@ class DeviceOperator:
         self.bias = bias
         self._copies: dict = {}
         self._calls: dict = {}
+        self._captured: list = []
         self._lock = threading.Lock()
 
     def __call__(self, backend, x, output_size=None, out=None, precision="float32"):
@@ -326,10 +419,10 @@ class DeviceOperator:
         output_padding = None
         if output_size is not None:
             output_padding = geometry_module.output_padding_for(self.geometry, x.shape[-1], output_size, x.shape)
-        key = (x.dtype, x.shape, output_padding)
+        key = (x.dtype, x.shape, output_padding, precision, backend.capability)
         call = self._calls.get(key)
         if call is None:
-            call = self._remember(key, x, output_padding)
+            call = self._remember(key, x, output_padding, precision, backend.capability)
         made, dtype, shape = call
         if out is None:
             out = backend.empty(shape, dtype)
@@ -337,16 +430,22 @@ class DeviceOperator:
             self._check_out(backend, out, shape, dtype, x)
         if made is None:  # N = 0
             return out
+        capturing = backend.capturing()
+        if capturing:
+            self._check_capture(backend, made, dtype, x)
         buffers = self._weights(backend, made.kernel, dtype)
         x = backend.plain(x, dtype)
         work = backend.allocate(made.work) if made.work else None
+        if capturing and work is not None:
+            self._captured.append(work)
         addresses = {"bias": 0, "work": 0}  # the null pointer: none
         for name, array in {**buffers, "x": x, "y": out, "work": work}.items():
             if array is not None:
                 addresses[name] = backend.pointer(array)
         for step in made.steps:
             if type(step) is Launch:
-                backend.launch(dtype, step.kernel, step.blocks, _resolved(step.args, addresses))
+                args = _resolved(step.args, addresses)
+                backend.launch(dtype, step.kernel, step.blocks, args, step.threads, step.shared)
             else:
                 backend.product(dtype, Product(*_resolved(step, addresses)), precision == "tf32")
         return out
@@ -354,9 +453,10 @@ class DeviceOperator:
     def prepare(self, backend) -> None:
         """Copy the weights to a device, in their own type."""
         dtype = self.weight.dtype
-        self._weights(backend, dispatch.choose_cuda_kernel(self.geometry, dtype), dtype)
+        kernel = dispatch.choose_cuda_kernel(self.geometry, dtype, capability=backend.capability)
+        self._weights(backend, kernel, dtype)
 
-    def _remember(self, key, x, output_padding):
+    def _remember(self, key, x, output_padding, precision, capability):
         extra = () if output_padding is None else (output_padding,)
         window = self.geometry.window(x.shape[-1], *extra)
         dtype = arrays.result_dtype(x.dtype, self.weight.dtype)
@@ -365,8 +465,8 @@ class DeviceOperator:
         batch = x.shape[0] if x.ndim == 3 else 1
         made = None
         if batch:
-            kernel = dispatch.choose_cuda_kernel(self.geometry, dtype)
-            made = program(self.geometry, dtype, kernel, batch, x.shape[-1], window)
+            kernel = dispatch.choose_cuda_kernel(self.geometry, dtype, precision, x.shape[-1], capability)
+            made = program(self.geometry, dtype, kernel, batch, x.shape[-1], window, precision, capability)
         if len(self._calls) >= _REMEMBERED:
             self._calls.clear()
         self._calls[key] = made, dtype, shape
@@ -396,6 +496,25 @@ class DeviceOperator:
         if self.bias is not None:
             found["bias"] = backend.plain(self.bias, compute)
         return found
+
+    def _check_capture(self, backend, made, dtype, x):
+        """A graph runs again on the same memory: none of it may be given back when the call returns."""
+
+        def stays(array, wanted):
+            return array is None or (backend.holds(array) and array.dtype == wanted and array.flags.c_contiguous)
+
+        weights = stays(self.weight, dtype) and stays(self.bias, arrays.compute_dtype(dtype))
+        if any(type(step) is Product for step in made.steps):
+            reason = f"kernel {made.kernel!r}, which was chosen for it, multiplies through cuBLAS"
+        elif not stays(x, dtype):
+            reason = f"x must be C-contiguous and of dtype {dtype.name}, got {x.dtype} with strides {x.strides}"
+        elif (backend.device, dtype.name, made.kernel) not in self._copies and not (
+            weights and made.kernel == "direct"
+        ):
+            reason = "the weights are not on the device as its kernel wants them; call the layer once before"
+        else:
+            return
+        raise RuntimeError(f"a CUDA graph cannot capture this call: {reason}")
 
     def _check_out(self, backend, out, shape, dtype, x):
         if not backend.holds(out):
@@ -437,6 +556,12 @@ class CupyBackend:
         self.xp: Any = import_cupy()
         self.device = device
         self.name = f"cuda:{device}"
+        self.capability = int(self.xp.cuda.Device(device).compute_capability)
+
+    def capturing(self) -> bool:
+        """Whether the current stream's work goes into a CUDA graph."""
+        stream = self.xp.cuda.get_current_stream()
+        return stream.ptr not in (0, 1) and stream.is_capturing()  # never the default stream
 
     def holds(self, array) -> bool:
         return isinstance(array, self.xp.ndarray) and array.device.id == self.device
@@ -471,9 +596,9 @@ class CupyBackend:
         self.xp.cuda.get_current_stream().synchronize()
         return copy
 
-    def launch(self, dtype: np.dtype, kernel: str, blocks: int, args: list) -> None:
+    def launch(self, dtype: np.dtype, kernel: str, blocks: int, args: list, threads: int, shared: int) -> None:
         function = _function(self.device, TYPES.index(dtype.name), kernel)
-        function((min(blocks, _INT),), (CUDA_THREADS,), tuple(args))
+        function((min(blocks, _INT),), (threads,), tuple(args), shared_mem=shared)
 
     def product(self, dtype: np.dtype, p: Product, fast: bool) -> None:
         from cupy_backends.cuda.libs import cublas
@@ -512,8 +637,10 @@ def _blas_types(dtype: np.dtype, fast: bool):
 
 
 def source() -> str:
-    """The text of kernels.cu."""
-    return resources.files(__package__).joinpath("kernels.cu").read_text(encoding="utf-8")
+    """The text of kernels.cu and fused.cu, which are one module."""
+    folder = resources.files(__package__)
+    texts = (folder.joinpath(name).read_text(encoding="utf-8") for name in SOURCES)
+    return "".join(f'#line 1 "{name}"\n{text}' for name, text in zip(SOURCES, texts, strict=True))
 
 
 @functools.cache
@@ -523,7 +650,11 @@ def _module(device: int, type_number: int):
 
 @functools.cache  # CuPy makes a new object on each request, which looks its kernel up again
 def _function(device: int, type_number: int, kernel: str):
-    return _module(device, type_number).get_function(kernel)
+    function = _module(device, type_number).get_function(kernel)
+    if kernel.startswith("fused"):  # more shared memory than the 48 KiB that need no permission: all that there is
+        most = import_cupy().cuda.Device(device).attributes["MaxSharedMemoryPerBlockOptin"]
+        function.max_dynamic_shared_size_bytes = most - function.shared_size_bytes
+    return function
 
 
 def import_cupy():

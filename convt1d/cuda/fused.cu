@@ -1,0 +1,639 @@
+// SPDX-License-Identifier: MIT
+/* fused: the whole operator in one kernel, an implicit matrix product (dilation 1; float32 and the half types).
+
+Follows kernels.cu in the same module: launch.py joins the two. With taps k = r + stride * j of phase r,
+
+    y~[o, stride * q + r] = sum over j, c of  weight[c, o, r + stride * j] * x~[c, q - j]
+
+is a product of rows (o, r) by times q, whose inner size runs over channels c and taps j. A block makes a tile of it:
+
+    times     each = steps + taps - 1 columns a sample, one sample after the other: column f = n * each + a stands for
+              step q = q_first + a - (taps - 1) of sample n. The first taps - 1 of a sample are no outputs: they are
+              there for its taps to reach back to
+    inner     steps of STEP_CHANNELS channels and one tap, the taps of the same channels one after the other
+    slab      those channels of all the tile's columns, read once; a tap is a shift of where it is read:
+
+                  slab column p   0   1   2 ...                holds column f0 - (taps - 1) + p
+                  tap j           time f0 + t reads p = t + (taps - 1) - j
+
+    rows      first those with `taps` taps, filled up to 16s, then those with one less, which leave out the last tap
+              (zeros in its place would turn a NaN or inf of x into more NaN than the definition has)
+
+Slabs and the weights of each step go through rings in shared memory, copied `stages` - 1 steps ahead. The weights lie
+in the order in which lanes hold them (launch.arranged): of 16 rows and 8 channels (half types 16), lane 4 * g + k has
+
+    rows        g, g + 8, g, g + 8           one word each, 16 bytes together
+    channels    k, k, k + 4, k + 4           half types, two to a word: 4k and 4k + 1, same, 4k + 2 and 4k + 3, same
+
+which is operand A of mma.m16n8k8 (m16n8k16, its channels renumbered). Each row of the result is staged in shared
+memory in the order of the output, and leaves in pieces of 16 bytes.
+
+With `splits` > 1, blocks share the channels of a tile; their sums go to the workspace, and `reduce` adds them up.
+*/
+
+#define STEP_CHANNELS 16
+#define COLUMNS 128     // of a tile
+#define STAGED 64       // columns that are staged at a time
+#define FUSED_THREADS 128
+
+#ifdef __CUDACC__  // tests/cuda_shim.h has these for the CPU
+#define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
+#define COPIES_LATER (__CUDA_ARCH__ >= 800)
+
+__device__ __forceinline__ unsigned shared_address(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }
+
+// Copy 4 or 16 bytes to shared memory; zeros if not `valid`. They are there once copies_wait has returned.
+__device__ __forceinline__ void copy_word(void *to, const void *from, bool valid) {
+#if COPIES_LATER
+    asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from),
+                 "r"(valid ? 4 : 0) : "memory");
+#else
+    *(unsigned *)to = valid ? *(const unsigned *)from : 0u;
+#endif
+}
+__device__ __forceinline__ void copy_piece(void *to, const void *from) {
+#if COPIES_LATER
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+#else
+    *(uint4 *)to = *(const uint4 *)from;
+#endif
+}
+// Close a group of copies.
+__device__ __forceinline__ void copies_commit() {
+#if COPIES_LATER
+    asm volatile("cp.async.commit_group;" ::: "memory");
+#endif
+}
+// Wait for this thread's copies but those of the last N groups.
+template <int N> __device__ __forceinline__ void copies_wait() {
+#if COPIES_LATER
+    asm volatile("cp.async.wait_group %0;" ::"n"(N) : "memory");
+#endif
+}
+
+// To TF32, to nearest.
+__device__ __forceinline__ unsigned tf32(float value) {
+#if __CUDA_ARCH__ >= 800
+    unsigned bits;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(value));
+    return bits;
+#else
+    return __float_as_uint(value);
+#endif
+}
+
+// d += a * b over a warp: 16 x 8 (x 16) by 8 (x 16) x 8
+__device__ __forceinline__ void mma(float, float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    __trap();  // dispatch.py knows better
+#endif
+}
+__device__ __forceinline__ void mma(Half, float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    for (int i = 0; i < 2; i++)
+        asm("mma.sync.aligned.m16n8k8.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5}, {%6}, {%0,%1,%2,%3};"
+            : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+            : "r"(a[2 * i]), "r"(a[2 * i + 1]), "r"(i ? b1 : b0));
+#endif
+}
+__device__ __forceinline__ void mma(BFloat16, float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
+#if __CUDA_ARCH__ >= 800
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+#else
+    __trap();
+#endif
+}
+#endif  // __CUDACC__
+
+/* Sums of split tiles (splits, rows, positions), rows: samples x channels. Added in the order of the splits. */
+KERNEL reduce(const A *__restrict__ sums, const A *__restrict__ bias, T *__restrict__ y, Int splits, Int rows,
+              Int out_channels, Int positions, Int pieces, Int blocks) {
+    EACH_BLOCK(b, blocks) {
+        Pair p = divide(b, pieces);
+        Int j = p.rest * THREADS + threadIdx.x;
+        if (j >= positions) continue;
+        A sum = A(0);
+        for (Int s = 0; s < splits; s++) sum = plus(sum, sums[(s * rows + p.quotient) * positions + j]);
+        store(y + p.quotient * positions + j,
+              plus(sum, bias ? bias[divide(p.quotient, out_channels).rest] : A(0)));
+    }
+}
+
+#if CONVT1D_TYPE == 0 || CONVT1D_TYPE == 2 || CONVT1D_TYPE == 3
+
+struct __align__(16) Piece { unsigned words[4]; };
+
+// ---- the slab: from the signal to shared memory -------------------------------------------------------------------
+
+// What all columns have in common.
+struct Signal {
+    const T *x;  // the group's first channel of sample 0
+    Int length, mode, each, samples, sample_step, first;
+
+    // The sample at column f of channel 0; null for zeros.
+    __device__ __forceinline__ const T *at(Int f) const {
+        if (f < 0) return nullptr;
+        Pair p = divide(f, each);
+        if (p.quotient >= samples) return nullptr;
+        Int i = source(first + p.rest, length, mode);
+        return i < 0 ? nullptr : x + (p.quotient * sample_step + i);
+    }
+};
+
+#if CONVT1D_TYPE == 0
+/* Channels as rows of `pitch` words, 8 more than a multiple of 32: the eight columns and four channels that a warp
+reads at once lie in different banks at any shift. Copied word by word, since no tap's row is aligned. */
+struct Slab {
+    const T *at[2];
+
+    __device__ __forceinline__ void aim(const Signal &signal, Int f, int width) {
+        at[0] = signal.at(f + threadIdx.x);
+        at[1] = (int)threadIdx.x < width - COLUMNS ? signal.at(f + COLUMNS + threadIdx.x) : nullptr;
+    }
+    __device__ __forceinline__ void begin(unsigned *slab, const Signal &signal, int width, int pitch, int channel,
+                                          int channels) {
+        int left = channels - channel < STEP_CHANNELS ? channels - channel : STEP_CHANNELS;
+#pragma unroll
+        for (int i = 0; i < 2; i++) {
+            if (i && (int)threadIdx.x >= width - COLUMNS) break;
+            const T *from = at[i] ? at[i] + channel * signal.length : signal.x;
+            Int step = at[i] ? signal.length : 0;
+            unsigned *to = slab + i * COLUMNS + threadIdx.x;
+#pragma unroll 4
+            for (int c = 0; c < STEP_CHANNELS; c++) {
+                copy_word(to + c * pitch, from, at[i] && c < left);
+                from += step;
+            }
+        }
+    }
+    __device__ __forceinline__ void finish(int) {}
+};
+#else
+/* Columns as rows of STEP_CHANNELS halves, 8 words, whose halves of 4 change places in every other four rows: eight
+lanes that write a half row each meet different banks. Through registers, as nothing else transposes: loads are begun
+before a step's products, and stored after them. */
+struct Slab {
+    static const int TURNS = 3, OCTET = 8;  // a thread takes up to so many half rows, of so many channels
+    const T *at[TURNS];
+    unsigned short held[TURNS][OCTET];
+    unsigned *target;
+
+    static __device__ __forceinline__ int flip(int column) { return column & 4; }  // word 4 of 8, in words
+
+    __device__ __forceinline__ void aim(const Signal &signal, Int f, int width) {
+        target = nullptr;
+#pragma unroll
+        for (int i = 0; i < TURNS; i++) {
+            int item = i * FUSED_THREADS + threadIdx.x, column = item < width ? item : item - width;
+            at[i] = item < 2 * width ? signal.at(f + column) : nullptr;
+        }
+    }
+    __device__ __forceinline__ void begin(unsigned *slab, const Signal &signal, int width, int, int channel,
+                                          int channels) {
+        target = slab;
+#pragma unroll
+        for (int i = 0; i < TURNS; i++) {
+            int item = i * FUSED_THREADS + threadIdx.x;
+            int c0 = channel + (item < width ? 0 : OCTET);
+            int left = !at[i] || channels <= c0 ? 0 : channels - c0 < OCTET ? channels - c0 : OCTET;
+            const T *from = left ? at[i] + c0 * signal.length : signal.x;
+#pragma unroll
+            for (int c = 0; c < OCTET; c++) {
+                held[i][c] = c < left ? from->bits : 0;
+                if (c + 1 < left) from += signal.length;
+            }
+        }
+    }
+    __device__ __forceinline__ void finish(int width) {
+        if (!target) return;
+#pragma unroll
+        for (int i = 0; i < TURNS; i++) {
+            int item = i * FUSED_THREADS + threadIdx.x, column = item < width ? item : item - width;
+            if (item >= 2 * width) break;
+            Piece piece;
+#pragma unroll
+            for (int c = 0; c < 4; c++) piece.words[c] = held[i][2 * c] | (unsigned)held[i][2 * c + 1] << 16;
+            *(Piece *)(target + column * 8 + ((item < width ? 0 : 4) ^ flip(column))) = piece;
+        }
+        target = nullptr;
+    }
+};
+#endif
+
+// ---- the product of one step --------------------------------------------------------------------------------------
+
+/* `weights`: the step's, from this warp's rows on; `fragments`: of 16 rows each, all that the tile has. `slab`: from
+the column on that the warp's time 0 reads. Of the warp's MI fragments, those below `limit` have this tap. */
+
+#if CONVT1D_TYPE == 0
+struct Tensor {  // TF32
+    template <int MI, int NI>
+    static __device__ __forceinline__ void multiply(float (&sums)[MI][NI][4], const Piece *weights, int fragments,
+                                                    const unsigned *slab, int pitch, int, int limit) {
+        int lane = threadIdx.x % 32;
+#pragma unroll
+        for (int k = 0; k < STEP_CHANNELS / 8; k++) {
+            unsigned a[MI][4];
+#pragma unroll
+            for (int i = 0; i < MI; i++) {
+                Piece piece = weights[(k * fragments + i) * 32 + lane];
+#pragma unroll
+                for (int e = 0; e < 4; e++) a[i][e] = tf32(__uint_as_float(piece.words[e]));
+            }
+            const unsigned *row = slab + (8 * k + lane % 4) * pitch + lane / 4;
+#pragma unroll
+            for (int j = 0; j < NI; j++) {
+                unsigned b0 = tf32(__uint_as_float(row[8 * j]));
+                unsigned b1 = tf32(__uint_as_float(row[8 * j + 4 * pitch]));
+#pragma unroll
+                for (int i = 0; i < MI; i++)
+                    if (i < limit) mma(T(), sums[i][j], a[i], b0, b1);
+            }
+        }
+    }
+};
+
+/* 3xTF32: a factor is the sum of two of TF32, and the product of the two small ones is left out. Tensor cores cut what
+they add off instead of rounding it: so they add no more than three times eight products, and the sum of those is
+added here. */
+struct Tensor3 {
+    template <int MI, int NI>
+    static __device__ __forceinline__ void multiply(float (&sums)[MI][NI][4], const Piece *weights, int fragments,
+                                                    const unsigned *slab, int pitch, int, int limit) {
+        const int AT_ONCE = 2;  // fragments whose parts are held: b is taken apart once more for the others
+        int lane = threadIdx.x % 32;
+#pragma unroll 1
+        for (int k = 0; k < STEP_CHANNELS / 8; k++)
+#pragma unroll
+            for (int i0 = 0; i0 < MI; i0 += AT_ONCE) {
+                if (i0 >= limit) break;
+                unsigned large[AT_ONCE][4], small[AT_ONCE][4];
+#pragma unroll
+                for (int i = 0; i < AT_ONCE; i++) {
+                    Piece piece = weights[(k * fragments + i0 + i) * 32 + lane];
+#pragma unroll
+                    for (int e = 0; e < 4; e++) {
+                        large[i][e] = tf32(__uint_as_float(piece.words[e]));
+                        small[i][e] = rest(piece.words[e], large[i][e]);
+                    }
+                }
+                __syncwarp();  // or the compiler fetches the next fragments early, into registers that it has not
+                const unsigned *row = slab + (8 * k + lane % 4) * pitch + lane / 4;
+#pragma unroll
+                for (int j = 0; j < NI; j++) {
+                    unsigned b[2], b_rest[2], factor[2];  // factor: of the weights' rests, where infinity is none
+#pragma unroll
+                    for (int e = 0; e < 2; e++) {
+                        unsigned x = row[8 * j + 4 * e * pitch];
+                        b[e] = tf32(__uint_as_float(x));
+                        b_rest[e] = rest(x, b[e]);
+                        factor[e] = finite(b[e]) ? b[e] : 0u;
+                    }
+#pragma unroll
+                    for (int i = 0; i < AT_ONCE; i++)
+                        if (i0 + i < limit) {
+                            float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
+                            mma(T(), sum, small[i], factor[0], factor[1]);
+                            mma(T(), sum, large[i], b_rest[0], b_rest[1]);
+                            mma(T(), sum, large[i], b[0], b[1]);
+#pragma unroll
+                            for (int e = 0; e < 4; e++) sums[i0 + i][j][e] = plus(sum[e], sums[i0 + i][j][e]);
+                        }
+                }
+            }
+    }
+    // What `large` leaves of a factor: nothing of infinity, which a product with zero would turn into NaN.
+    static __device__ __forceinline__ unsigned rest(unsigned factor, unsigned large) {
+        return finite(large) ? tf32(__uint_as_float(factor) - __uint_as_float(large)) : 0u;
+    }
+    static __device__ __forceinline__ bool finite(unsigned bits) { return (bits & 0x7f800000u) != 0x7f800000u; }
+};
+
+struct Scalar {  // float32, each product rounded once with its sum
+    template <int MI, int NI>
+    static __device__ __forceinline__ void multiply(float (&sums)[MI][NI][4], const Piece *weights, int fragments,
+                                                    const unsigned *slab, int pitch, int, int limit) {
+        int lane = threadIdx.x % 32;
+#pragma unroll 1
+        for (int k = 0; k < STEP_CHANNELS / 8; k++) {
+#pragma unroll
+            for (int c = 0; c < 4; c++) {  // channels c and c + 4
+                const unsigned *row = slab + (8 * k + c) * pitch + 2 * (lane % 4);
+                float b[2][NI][2];
+#pragma unroll
+                for (int h = 0; h < 2; h++)
+#pragma unroll
+                    for (int j = 0; j < NI; j++)
+#pragma unroll
+                        for (int e = 0; e < 2; e++) b[h][j][e] = __uint_as_float(row[4 * h * pitch + 8 * j + e]);
+#pragma unroll
+                for (int i = 0; i < MI; i++)
+                    if (i < limit) {
+                        Piece piece = weights[(k * fragments + i) * 32 + lane / 4 * 4 + c];
+#pragma unroll
+                        for (int h = 0; h < 2; h++)
+#pragma unroll
+                            for (int e = 0; e < 4; e++) {
+                                float a = __uint_as_float(piece.words[2 * h + e / 2]);
+#pragma unroll
+                                for (int j = 0; j < NI; j++) sums[i][j][e] = fused(a, b[h][j][e % 2], sums[i][j][e]);
+                            }
+                    }
+            }
+        }
+    }
+};
+
+#else
+struct Tensor {
+    template <int MI, int NI>
+    static __device__ __forceinline__ void multiply(float (&sums)[MI][NI][4], const Piece *weights, int,
+                                                    const unsigned *slab, int, int column, int limit) {
+        int lane = threadIdx.x % 32;
+        unsigned a[MI][4];
+#pragma unroll
+        for (int i = 0; i < MI; i++) {
+            Piece piece = weights[i * 32 + lane];
+#pragma unroll
+            for (int e = 0; e < 4; e++) a[i][e] = piece.words[e];
+        }
+        const unsigned *row = slab + lane / 4 * 8 + (2 * (lane % 4) ^ Slab::flip(column + lane / 4));
+#pragma unroll
+        for (int j = 0; j < NI; j++) {
+            unsigned b0 = row[64 * j], b1 = row[64 * j + 1];
+#pragma unroll
+            for (int i = 0; i < MI; i++)
+                if (i < limit) mma(T(), sums[i][j], a[i], b0, b1);
+        }
+    }
+};
+#endif
+
+// ---- the tile's way out -------------------------------------------------------------------------------------------
+
+// A warp copies elements first ... last - 1 of `staged` to out[index + ...]; in 16s of bytes if both lie alike.
+template <class O>
+__device__ __forceinline__ void copy_run(O *__restrict__ out, Int index, const O *staged, int first, int last) {
+    const int each = 16 / sizeof(O);
+    int lane = threadIdx.x % 32;
+    int of_out = (int)(((unsigned long long)out / sizeof(O) + index) & (each - 1));
+    int of_staged = (int)((unsigned long long)staged / sizeof(O) & (each - 1));
+    if (of_out != of_staged) {
+        for (int e = first + lane; e < last; e += 32) out[index + e] = staged[e];
+        return;
+    }
+    int from = first + (-(of_out + first) & (each - 1));
+    if (from > last) from = last;
+    int to = from + (last - from) / each * each;
+    if (first + lane < from) out[index + first + lane] = staged[first + lane];
+    for (int e = from + lane * each; e < to; e += 32 * each)
+        *(Piece *)(out + (index + e)) = *(const Piece *)(staged + e);
+    if (to + lane < last) out[index + to + lane] = staged[to + lane];
+}
+
+// Where a tile lies. In shared memory, as registers are for sums until it is needed.
+struct Place {
+    Int f;               // first column
+    int channel, slot;   // first output channel, slot
+    int outputs, slots;  // that it has
+    int split;
+};
+struct Tile : Place {
+    int whole, fragments, full;  // fragments of rows with all taps, and all; slots of an output with all taps
+    int chunk;                   // slots of a tile that is not the last
+    Int stride, each, q_first, reach, samples, out_channels, start, positions;
+};
+
+template <class O, int MI, int NI, int WM>
+__device__ __forceinline__ void store_tile(const float (&sums)[MI][NI][4], O *__restrict__ out,
+                                           const A *__restrict__ bias, O *stage, const Tile &tile) {
+    const int each16 = 16 / sizeof(O), warps = FUSED_THREADS / 32;
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, wm = warp % WM, wn = warp / WM;
+    int pitch = STAGED * tile.chunk + 32 / (int)sizeof(O);  // of an output; two outputs' banks are 8 words apart
+    int rest = tile.chunk - tile.full;
+#pragma unroll 1
+    for (int c0 = 0; c0 < COLUMNS; c0 += STAGED) {
+        Pair at = divide(tile.f + c0, tile.each);
+        Int u0 = (tile.q_first + at.rest - tile.reach) * tile.stride + tile.slot - tile.start;
+        Int row0 = (at.quotient * tile.out_channels + tile.channel) * tile.positions + u0;
+        // Staged as far behind a boundary of 16 bytes as the output is.
+        unsigned long long base = (unsigned long long)out / sizeof(O) + row0;
+        if (wn * 8 * NI / STAGED == c0 / STAGED) {
+#pragma unroll
+            for (int i = 0; i < MI; i++)
+#pragma unroll
+                for (int h = 0; h < 2; h++) {
+                    int fragment = wm * MI + i, row = 16 * fragment + lane / 4 + 8 * h, o, r;
+                    if (fragment < tile.whole) {
+                        o = (unsigned)row / (unsigned)tile.full;
+                        r = row - o * tile.full;
+                    } else if (fragment < tile.fragments) {
+                        row -= 16 * tile.whole;
+                        o = (unsigned)row / (unsigned)rest;
+                        r = tile.full + row - o * rest;
+                    } else {
+                        continue;
+                    }
+                    if (o >= tile.outputs) continue;
+                    float initial = bias ? bias[tile.channel + o] : 0.0f;
+                    int shift = (int)((base + o * tile.positions) & (each16 - 1));
+                    O *to = stage + o * pitch + shift + r + (wn * 8 * NI % STAGED + 2 * (lane % 4)) * tile.chunk;
+#pragma unroll
+                    for (int j = 0; j < NI; j++)
+#pragma unroll
+                        for (int e = 0; e < 2; e++)
+                            store(to + (8 * j + e) * tile.chunk, plus(sums[i][j][2 * h + e], initial));
+                }
+        }
+        __syncthreads();
+        if (tile.chunk == tile.stride) {  // a sample's columns make one run of each output
+            Int n = at.quotient, a = at.rest;
+            for (int c = 0; c < STAGED && n < tile.samples;) {
+                int count = tile.each - a < STAGED - c ? (int)(tile.each - a) : STAGED - c;
+                Int u = (tile.q_first + a - tile.reach) * tile.stride - tile.start, end = count * tile.stride;
+                if (end > tile.positions - u) end = tile.positions - u;
+                Int begin = u < 0 ? -u : 0;
+                for (int o = warp; begin < end && o < tile.outputs; o += warps) {
+                    int shift = (int)((base + o * tile.positions) & (each16 - 1));
+                    copy_run(out, (n * tile.out_channels + tile.channel + o) * tile.positions + u,
+                             stage + o * pitch + shift + c * tile.chunk, (int)begin, (int)end);
+                }
+                c += count;
+                a = 0;
+                n++;
+            }
+        } else {  // each column is a run of its own, of a part of one output's slots
+            for (int c = warp; c < STAGED; c += warps) {
+                Pair p = divide(tile.f + c0 + c, tile.each);
+                if (p.quotient >= tile.samples) break;
+                Int u = (tile.q_first + p.rest - tile.reach) * tile.stride + tile.slot - tile.start;
+                Int begin = u < 0 ? -u : 0, end = tile.slots;
+                if (end > tile.positions - u) end = tile.positions - u;
+                if (begin < end)
+                    copy_run(out, (p.quotient * tile.out_channels + tile.channel) * tile.positions + u,
+                             stage + (int)(base & (each16 - 1)) + c * tile.chunk, (int)begin, (int)end);
+            }
+        }
+        __syncthreads();
+    }
+}
+
+// ---- the kernels --------------------------------------------------------------------------------------------------
+
+/* A warp's tile is 16 MI rows by 8 NI columns, a block's WM of those by 4 / WM. x (samples, groups, channels, length),
+weights (groups, row tiles, channel blocks, taps, a step's), y (samples, groups, outputs, positions). Slots `slot0` to
+`slot0 + slots` of each output are this launch's; a tile has `most` outputs with `chunk` slots each, the first `full`
+of which have `taps` taps. */
+template <class Policy, int MI, int NI, int WM>
+__device__ __forceinline__ void fused_tiles(
+    const T *__restrict__ x, const Piece *__restrict__ w, const A *__restrict__ bias, T *__restrict__ y,
+    A *__restrict__ work, Int length, Int mode, Int channels, Int outputs, Int groups, Int samples, Int stride,
+    Int taps, Int slot0, Int slots, Int chunk, Int full, Int most, Int each, Int q_first, Int start, Int positions,
+    Int width, Int pitch, Int stages, Int slabs, Int row_tiles, Int column_tiles, Int splits, Int by_rows, Int blocks) {
+    DYNAMIC_SHARED(shared);
+    const int fragments = MI * WM, pieces = fragments * STEP_CHANNELS * (int)sizeof(T);  // of a step's weights
+    static_assert(pieces % FUSED_THREADS == 0, "threads copy as many pieces each");
+    int warp = threadIdx.x / 32, wm = warp % WM, wn = warp / WM;
+    Int channel_blocks = (channels + STEP_CHANNELS - 1) / STEP_CHANNELS;
+    int slab_words = STEP_CHANNELS * (int)pitch * (int)sizeof(T) / 4;
+    Piece *weight_ring = (Piece *)shared;
+    unsigned *slab_ring = (unsigned *)(weight_ring + stages * pieces);
+    SHARED(Place, place, 1);
+    int reach = taps ? (int)taps - 1 : 0;
+    int whole = (int)((most * full + 15) / 16), all = whole + (int)((most * (chunk - full) + 15) / 16);
+    Int chunks = (slots + chunk - 1) / chunk;
+    Signal signal = {x, length, mode, each, samples, groups * channels * length, q_first - reach};
+
+    EACH_BLOCK(b, blocks) {
+        Pair inner = divide(b, by_rows ? row_tiles : column_tiles);
+        Pair outer = divide(inner.quotient, by_rows ? column_tiles : row_tiles);
+        Pair of_group = divide(outer.quotient, groups);
+        Int row = by_rows ? inner.rest : outer.rest, column = by_rows ? outer.rest : inner.rest;
+        Int group = of_group.rest, split = of_group.quotient;
+        Pair of_slots = divide(row, chunks);
+        Int o0 = of_slots.quotient * most, r0 = of_slots.rest * chunk, f = column * COLUMNS;
+        if (threadIdx.x == 0) {
+            place->f = f;
+            place->channel = (int)(group * outputs + o0);
+            place->slot = (int)(slot0 + r0);
+            place->outputs = (int)(outputs - o0 < most ? outputs - o0 : most);
+            place->slots = (int)(slots - r0 < chunk ? slots - r0 : chunk);
+            place->split = (int)split;
+        }
+        signal.x = x + group * channels * length;
+        Slab slab;
+        slab.aim(signal, f - reach, (int)width);
+
+        Int block0 = split * channel_blocks / splits, block1 = (split + 1) * channel_blocks / splits;
+        int steps = (int)((block1 - block0) * taps), copied = 0;
+        const Piece *weights = w + ((group * row_tiles + row) * channel_blocks + block0) * taps * pieces + threadIdx.x;
+        // What is copied next: channels and tap, and the places in the two rings.
+        int next_channel = (int)block0 * STEP_CHANNELS, next_tap = 0, next_stage = 0, next_slab = 0;
+        auto begin_step = [&]() {
+            if (copied < steps) {
+#pragma unroll
+                for (int i = 0; i < pieces / FUSED_THREADS; i++)
+                    copy_piece(weight_ring + next_stage * pieces + i * FUSED_THREADS + threadIdx.x,
+                               weights + i * FUSED_THREADS);
+                weights += pieces;
+                if (next_tap == 0)
+                    slab.begin(slab_ring + next_slab * slab_words, signal, (int)width, (int)pitch,
+                               next_channel, (int)channels);
+                copied++;
+                if (++next_stage == stages) next_stage = 0;
+                if (++next_tap == taps) {
+                    next_tap = 0;
+                    next_channel += STEP_CHANNELS;
+                    if (++next_slab == slabs) next_slab = 0;
+                }
+            }
+            copies_commit();  // of nothing, at the end: groups count as steps do
+        };
+
+        float sums[MI][NI][4];
+#pragma unroll
+        for (int i = 0; i < MI; i++)
+#pragma unroll
+            for (int j = 0; j < NI; j++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) sums[i][j][e] = 0.0f;
+
+        for (int i = 0; i < stages - 1; i++) {
+            begin_step();
+            slab.finish((int)width);
+        }
+        int stage = 0, at = 0, tap = 0;
+#pragma unroll 1
+        for (int step = 0; step < steps; step++) {
+            if (stages == 4) copies_wait<2>();
+            else copies_wait<1>();  // of three
+            __syncthreads();  // this step's weights and slab are there, and the stage before it has been read
+            begin_step();
+            int time = wn * 8 * NI + reach - tap, limit = (tap < taps - 1 ? all : whole) - wm * MI;
+            const unsigned *read = slab_ring + at * slab_words + (sizeof(T) == 4 ? time : 8 * time);
+            Policy::multiply(sums, weight_ring + stage * pieces + wm * MI * 32, fragments, read, (int)pitch, time,
+                             limit);
+            slab.finish((int)width);
+            if (++stage == stages) stage = 0;
+            if (++tap == taps) {
+                tap = 0;
+                if (++at == slabs) at = 0;
+            }
+        }
+        __syncthreads();  // the rings, whose copies each step has waited for, are staging space from here on
+        Tile tile;
+        (Place &)tile = *place;
+        tile.whole = whole;
+        tile.fragments = all;
+        tile.full = (int)full;
+        tile.chunk = (int)chunk;
+        tile.stride = stride;
+        tile.each = each;
+        tile.q_first = q_first;
+        tile.reach = reach;
+        tile.samples = samples;
+        tile.out_channels = groups * outputs;
+        tile.start = start;
+        tile.positions = positions;
+        if (splits > 1)
+            store_tile<A, MI, NI, WM>(sums, work + tile.split * samples * tile.out_channels * positions, nullptr,
+                                      (A *)shared, tile);
+        else
+            store_tile<T, MI, NI, WM>(sums, y, bias, (T *)shared, tile);
+    }
+}
+
+#define FUSED(name, policy, mi, ni, wm, at_once)                                                                     \
+    extern "C" __global__ void __launch_bounds__(FUSED_THREADS, at_once)                                             \
+        name(const T *x, const Piece *w, const A *bias, T *y, A *work, Int length, Int mode, Int channels,           \
+             Int outputs, Int groups, Int samples, Int stride, Int taps, Int slot0, Int slots, Int chunk, Int full,  \
+             Int most, Int each, Int q_first, Int start, Int positions, Int width, Int pitch, Int stages, Int slabs, \
+             Int row_tiles, Int column_tiles, Int splits, Int by_rows, Int blocks) {                                 \
+        fused_tiles<policy, mi, ni, wm>(x, w, bias, y, work, length, mode, channels, outputs, groups, samples,       \
+                                        stride, taps, slot0, slots, chunk, full, most, each, q_first, start,         \
+                                        positions, width, pitch, stages, slabs, row_tiles, column_tiles, splits,     \
+                                        by_rows, blocks);                                                            \
+    }
+// of 128 rows, two blocks to a multiprocessor; of 64 rows, three
+#if CONVT1D_TYPE == 0
+FUSED(fused128_float32, Scalar, 8, 4, 1, 2)
+FUSED(fused64_float32, Scalar, 4, 4, 1, 3)
+FUSED(fused128_tf32, Tensor, 4, 8, 2, 2)
+FUSED(fused64_tf32, Tensor, 4, 4, 1, 3)
+FUSED(fused128_3xtf32, Tensor3, 4, 8, 2, 2)
+FUSED(fused64_3xtf32, Tensor3, 4, 4, 1, 3)
+#else
+FUSED(fused128, Tensor, 4, 8, 2, 2)
+FUSED(fused64, Tensor, 4, 4, 1, 3)
+#endif
+#endif
