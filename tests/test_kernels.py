@@ -103,6 +103,25 @@ def test_few_channels_at_a_time(batch, c_in, groups, c_out, k, stride, dilation,
             np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.parametrize("kernel", ["", "direct", "gemm"])
+@pytest.mark.parametrize(
+    ("c_in", "c_out", "k", "stride", "dilation"), [(8, 4, 4, 2, 1), (5, 3, 3, 1, 2), (16, 2, 7, 3, 1), (1, 1, 16, 8, 1)]
+)
+def test_signals_side_by_side_have_the_bits_of_one_alone(c_in, c_out, k, stride, dilation, kernel, monkeypatch):
+    """A batch is one long signal where that saves parts of vectors: lengths around their multiples."""
+    monkeypatch.setenv("CONVT1D_KERNEL", kernel)
+    plan = dispatch.plan(geometry.check(c_in, c_out, k, stride, 1, 0, 1, dilation), np.dtype("float32"), MACHINES[2])
+    rng = np.random.default_rng(0)
+    layer = convt1d.ConvTranspose1d(c_in, c_out, k, stride=stride, padding=1, dilation=dilation, rng=0)
+    merged = 0
+    for length in (65, 79, 80, 96, 97, 128, 129, 255, 256):
+        x = rng.standard_normal((5, c_in, length)).astype("float32")
+        x[2, 0, -1] = np.inf  # and nothing crosses over
+        merged += dispatch.tiling(plan, 1, 5, length, layer.output_length(length)).merged
+        np.testing.assert_array_equal(layer(x), [layer(one) for one in x])
+    assert (merged > 0) == (kernel != "gemm")
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("CONVT1D_KERNEL", "fft"), ("CONVT1D_TILE", "0"), ("CONVT1D_TILE", "-1"), ("CONVT1D_TILE", "wide")],
