@@ -239,7 +239,7 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
     fusible = fusible and not channels_last
     # Multiply-adds for each sample of x, if these can be read where they lie.
     uses = outputs * hit * taps if in_stride == in_slots == parts == 1 else COPY_ABOVE + 1
-    narrow = uses <= SPLIT_BELOW and channels > NARROW_CHANNELS[1]
+    narrow = uses <= SPLIT_BELOW and channels > NARROW_CHANNELS[1] and not channels_last
     kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible, narrow)
     if kernel == "gemm" and short:
         kernel = "direct"  # BLAS would multiply the taps that are missing as zeros: what is NaN there would show
