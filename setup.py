@@ -22,8 +22,11 @@ if os.environ.get("CONVT1D_COVERAGE", "0") == "1":
     # atomic: prange's threads count too
     compile_args = [*compile_args, "-O1", "--coverage", "-fprofile-update=atomic"]
     link_args = [*link_args, "--coverage"]
-# One wheel for every CPython from 3.11 on. Free-threaded builds have no stable ABI that Cython can use.
+# One wheel for every CPython from the one that builds it on, so build with the oldest: from 3.12 on the headers take
+# True, False and None for immortal, and what they make ends 3.11 with "deallocating True or False". Free-threaded
+# builds have no stable ABI that Cython can use.
 abi3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
+major, minor = sys.version_info[:2]
 
 setup(
     ext_modules=[
@@ -32,12 +35,12 @@ setup(
             [f"convt1d/cpu/{name}.pyx"],
             depends=[path for pattern in ("*.h", "*.inc", "*.pxd") for path in glob(f"convt1d/cpu/{pattern}")],
             include_dirs=["convt1d/cpu"],
-            define_macros=[("Py_LIMITED_API", "0x030B0000")] if abi3 else [],
+            define_macros=[("Py_LIMITED_API", f"0x{major:02X}{minor:02X}0000")] if abi3 else [],
             py_limited_api=abi3,
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )
         for name in ("_correlate", "_runtime", "_tiles")
     ],
-    options={"bdist_wheel": {"py_limited_api": "cp311"} if abi3 else {}},
+    options={"bdist_wheel": {"py_limited_api": f"cp{major}{minor}"} if abi3 else {}},
 )
