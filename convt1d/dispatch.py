@@ -271,13 +271,13 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
             weights += width * ((depth - channels) * (e1 - e0) + channels * long)
     rows = together * chunk
 
-    together_in, run = channels, X_BYTES // (channels * size)
+    piece, run = channels, X_BYTES // (channels * size)
     if narrow and kernel == "direct":
-        together_in, run = int(np.clip(uses, *NARROW_CHANNELS)), NARROW_BYTES // size
+        piece, run = int(np.clip(uses, *NARROW_CHANNELS)), NARROW_BYTES // size
     tile = _widest_tile(run, rows, size, vector)
     piece_taps = int(min(taps, 1 + tile // step))
     width = leading(tile + (piece_taps - 1) * step)
-    piece_channels = min(together_in, INPUT_BYTES // (width * size))
+    piece_channels = min(piece, INPUT_BYTES // (width * size))
     if kernel == "fused" and (piece_taps < taps or piece_channels < channels):
         kernel = "direct"  # its sums go on from piece to piece
     in_place = 0 if kernel == "gemm" or uses > COPY_ABOVE else 1 if uses > SPLIT_BELOW else 2
