@@ -44,8 +44,12 @@ KERNELS = ("direct", "gemm", "fused")
 # Workspace of one thread, in bytes (the promise is 2 MiB): the tile of x, its columns, and a few pointers.
 INPUT_BYTES = 1024 * 1024
 COLUMN_BYTES = 768 * 1024
-# What a tile aims at: its input within a core's L2 (1 MiB and more on today's cores), the columns of a block too.
-X_BYTES = 640 * 1024
+# What a tile aims at: an input that leaves most of a core's L2 (1 MiB and more on today's cores) to the next tile's,
+# to y and to weights: with 640 KiB 64 to 192 channels ran 1.05..1.15 x slower (a Zen 4, 2026-11). But so many columns,
+# if they fit into L2, since all weights are read for each tile. And the columns of a block within an L1.
+X_BYTES = 96 * 1024
+X_COLUMNS = 192
+X_MOST_BYTES = 640 * 1024
 C_BYTES = 64 * 1024
 
 # Rows (slots x output channels) of one weight block: enough that copying a tile of x is under 2 % of the
@@ -158,6 +162,7 @@ class Plan:
     group_size: int  # packed weights of one group
     tile: int  # the widest tile, in columns
     vector: int  # elements in a vector
+    unit: int  # columns of a register block
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,10 +276,12 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
             weights += width * ((depth - channels) * (e1 - e0) + channels * long)
     rows = together * chunk
 
-    piece, run = channels, X_BYTES // (channels * size)
+    piece = channels
+    run = max(X_BYTES // (channels * size), min(X_COLUMNS, X_MOST_BYTES // (channels * size)))
     if narrow and kernel == "direct":
         piece, run = int(np.clip(uses, *NARROW_CHANNELS)), NARROW_BYTES // size
-    tile = _widest_tile(run, rows, size, vector)
+    unit = vector * _register_vectors(machine, stride if kernel == "fused" else 1, outputs)
+    tile = _widest_tile(run, rows, size, unit)
     piece_taps = int(min(taps, 1 + tile // step))
     width = leading(tile + (piece_taps - 1) * step)
     piece_channels = min(piece, INPUT_BYTES // (width * size))
@@ -310,6 +317,7 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
         group_size=weights,
         tile=tile,
         vector=vector,
+        unit=unit,
     )
 
 
@@ -376,8 +384,18 @@ def leading(width: int) -> int:
     return ((width + 31) // 16 | 1) * 16
 
 
-def _widest_tile(run: int, rows: int, size: int, vector: int) -> int:
-    """Columns of a tile: at most `run`, its columns within an L1, at least three vectors."""
+def _register_vectors(machine: Machine, stride: int, outputs: int) -> int:
+    """Vectors of columns in the usual register block of `fused` (as `fused_block` and the `BLOCK`s of cpu/_leaves.inc
+    have it), or of `direct`, as if its stride were 1: with few rows its widths matter less."""
+    rows = stride * (1 << (min(machine.rows // stride, outputs).bit_length() - 1)) if stride > 1 else machine.rows
+    if machine.rows == 8:
+        return {1: 8, 2: 8, 3: 8, 4: 5, 5: 5, 6: 4}.get(rows, 3)
+    most = 3 if machine.level == 1 else 2
+    return {1: 2 * most, 2: 2 * most - 1, 3: most + 1}.get(rows, most)
+
+
+def _widest_tile(run: int, rows: int, size: int, unit: int) -> int:
+    """Columns of a tile: at most `run`, its columns within an L1, at least one register block's."""
     forced = os.environ.get("CONVT1D_TILE", "")
     limit = COLUMN_BYTES // (rows * size) - 64
     if forced:
@@ -385,7 +403,7 @@ def _widest_tile(run: int, rows: int, size: int, vector: int) -> int:
             raise ValueError(f"CONVT1D_TILE must be a positive int, got {forced!r}")
         return min(int(forced), limit, 4096)
     width = min(run, C_BYTES // (rows * size), 2048)
-    return min(max(width // vector, 3) * vector, limit)
+    return min(max(width // unit, 1) * unit, limit)
 
 
 def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int) -> Tiling:
@@ -404,11 +422,11 @@ def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int) -
     forced = bool(os.environ.get("CONVT1D_TILE"))
     tile = plan.tile
     if plan.piece_channels < plan.channels and plan.in_place == 2 and not forced:
-        tile = max(3 * plan.vector, min(tile, ceil_div(total, NARROW_TILES)))
+        tile = max(plan.unit, min(tile, ceil_div(total, NARROW_TILES)))
     tiles = max(1, ceil_div(total, tile))
     if not forced:
-        # equal tiles, in groups of the three vectors that the direct product likes best if there are several
-        unit = plan.vector * (3 if tiles > 1 else 1)
+        # equal tiles, of whole register blocks if there are several
+        unit = plan.unit if tiles > 1 else plan.vector
         tile = max(1, min(tile, ceil_div(total, tiles * unit) * unit))
     rows = int((plan.blocks[:, 1] * (plan.blocks[:, 3] - plan.blocks[:, 2])).max())
     return Tiling(

@@ -66,6 +66,8 @@ static inline void prefetch_row(const void *row, size_t bytes)
         PREFETCH((const char *)row + i);
 }
 
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+
 /* Rows of the next register block of the direct product when `rows` are left: its packed weights come in these. */
 static inline int direct_block(int most, ptrdiff_t rows)
 {
@@ -86,6 +88,30 @@ static inline int fused_block(int most, int stride, ptrdiff_t outputs)
 typedef struct {
     ptrdiff_t channels, taps, step, slots, full, first, depth;
 } Sum;
+
+/* Channels from one on, up to `end`, that have as many `taps`. What is decided here is not decided for each channel, which
+ * with two taps is just 48 FMAs: with a busy sibling thread that cost up to 8 % (a Zen 4, 2026-11). */
+typedef struct {
+    ptrdiff_t end, taps;
+} Span;
+
+static inline Span span_at(const Sum *sum, ptrdiff_t channel)
+{
+    Span span = {sum->channels, sum->taps};
+    if (sum->full < sum->slots) {
+        const ptrdiff_t slot = (sum->first + channel) % sum->slots;
+        const ptrdiff_t end = channel - slot + (slot < sum->full ? sum->full : sum->slots);
+        span.taps -= slot >= sum->full;
+        span.end = MIN(span.end, end);
+    }
+    return span;
+}
+
+/* What a tile's first register block prefetches on its way: the next tile, `distance` numbers from x and with rows `ldx`
+ * apart. And what the others do: x itself, `near` numbers further on, where it is too large to stay in L2. 0: nothing. */
+typedef struct {
+    ptrdiff_t distance, ldx, near;
+} Ahead;
 
 #define PASTE_(a, b) a##_##b
 #define PASTE(a, b) PASTE_(a, b)
@@ -189,22 +215,22 @@ static int simd_level(void)
 }
 
 typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
-                             ptrdiff_t);
+                             Ahead *);
 typedef void (*correlate_float)(const float *const *, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, float *, ptrdiff_t,
                                 ptrdiff_t, ptrdiff_t);
 typedef void (*dot_float)(const float *, const float *const *, ptrdiff_t, float *, ptrdiff_t, ptrdiff_t);
 typedef void (*fused_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
-                            const float *, ptrdiff_t, ptrdiff_t, int);
+                            const float *, Ahead *, ptrdiff_t, int);
 typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *);
 typedef void (*split_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*unfold_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
-                             ptrdiff_t);
+                             Ahead *);
 typedef void (*correlate_double)(const double *const *, ptrdiff_t, ptrdiff_t, const double *, ptrdiff_t, double *, ptrdiff_t,
                                 ptrdiff_t, ptrdiff_t);
 typedef void (*dot_double)(const double *, const double *const *, ptrdiff_t, double *, ptrdiff_t, ptrdiff_t);
 typedef void (*fused_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
-                            const double *, ptrdiff_t, ptrdiff_t, int);
+                            const double *, Ahead *, ptrdiff_t, int);
 typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *);
 typedef void (*split_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*unfold_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);

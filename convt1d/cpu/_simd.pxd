@@ -9,20 +9,23 @@ cdef extern from "_simd.h" nogil:
     ctypedef struct Sum:
         Py_ssize_t channels, taps, step, slots, full, first, depth
 
+    ctypedef struct Ahead:
+        Py_ssize_t distance, ldx, near
+
     ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
-                                  Py_ssize_t, Py_ssize_t, int, Py_ssize_t)
+                                  Py_ssize_t, Py_ssize_t, int, Ahead *)
     ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
-                                   Py_ssize_t, Py_ssize_t, int, Py_ssize_t)
+                                   Py_ssize_t, Py_ssize_t, int, Ahead *)
     ctypedef void (*correlate_float)(const float **, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, float *,
                                      Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*dot_float)(const float *, const float **, Py_ssize_t, float *, Py_ssize_t, Py_ssize_t)
     ctypedef void (*fused_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
-                                 Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, int)
+                                 Py_ssize_t, Py_ssize_t, const float *, Ahead *, Py_ssize_t, int)
     ctypedef void (*correlate_double)(const double **, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, double *,
                                       Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*dot_double)(const double *, const double **, Py_ssize_t, double *, Py_ssize_t, Py_ssize_t)
     ctypedef void (*fused_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
-                                  Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, int)
+                                  Py_ssize_t, Py_ssize_t, const double *, Ahead *, Py_ssize_t, int)
     ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                   const float *)
     ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -58,7 +61,7 @@ cdef extern from "_simd.h" nogil:
 
 cdef inline void direct_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *c, Py_ssize_t ldc,
                              const Sum *sum, Py_ssize_t rows, Py_ssize_t n, bint add,
-                             Py_ssize_t ahead) noexcept nogil:
+                             Ahead *ahead) noexcept nogil:
     if real is float:
         direct_leaf_float(level)(x, ldx, w, c, ldc, sum, rows, n, add, ahead)
     else:
@@ -66,7 +69,7 @@ cdef inline void direct_leaf(int level, const real *x, Py_ssize_t ldx, const rea
 
 
 cdef inline void fused_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *y, Py_ssize_t ldy,
-                            const Sum *sum, Py_ssize_t full, Py_ssize_t n, const real *bias, Py_ssize_t ahead,
+                            const Sum *sum, Py_ssize_t full, Py_ssize_t n, const real *bias, Ahead *ahead,
                             Py_ssize_t outputs, int stride) noexcept nogil:
     if real is float:
         fused_leaf_float(level)(x, ldx, w, y, ldy, sum, full, n, bias, ahead, outputs, stride)

@@ -27,7 +27,7 @@ from convt1d.cpu._runtime cimport (
     LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
 )
 from convt1d.cpu._simd cimport (
-    AHEAD, Sum, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, real, simd_rows,
+    AHEAD, Ahead, Sum, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, real, simd_rows,
 )
 
 import numpy as np
@@ -36,6 +36,7 @@ from convt1d.cpu import _runtime
 
 cdef enum:
     PACK_SERIAL = 500_000      # weights, about half a millisecond: fewer are packed on one thread
+    STAYS = 256 * 1024         # bytes of x that stay in L2 from one register block to the next
 
 
 # ---- what the nogil code knows ----------------------------------------------------------------------------
@@ -137,11 +138,11 @@ cdef inline Sum sum_of(const Layer *layer, Py_ssize_t c0, Py_ssize_t c1, Py_ssiz
 
 
 cdef void product(const Layer *layer, const Call *call, const Block *block, const real *w, const real *x,
-                  Py_ssize_t ldx, Py_ssize_t ahead, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t m0, Py_ssize_t m1,
+                  Py_ssize_t ldx, Ahead *ahead, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t m0, Py_ssize_t m1,
                   Py_ssize_t n, real *columns) noexcept nogil:
     """columns[row, i] (+)= sum over channels c0..c1-1, taps m0..m1-1; x points at the oldest sample, tap m1-1's.
 
-    Rows: the full slots of all outputs, then those that lack the last tap. What lies `ahead` of x is worth prefetching.
+    Rows: the full slots of all outputs, then those that lack the last tap. What lies `ahead` is prefetched.
     """
     cdef Py_ssize_t c, m, rows, k, short_taps
     cdef bint add = m0 > 0 or c0 > 0
@@ -275,7 +276,7 @@ cdef void gather_channels_last(const Layer *layer, const Call *call, const Block
 
 cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
                 Py_ssize_t f0, Py_ssize_t f1, const real *w, const real *x, Py_ssize_t ldx,
-                Py_ssize_t ahead, real *aside, real *bias) noexcept nogil:
+                Ahead *ahead, real *aside, real *bias) noexcept nogil:
     """Product and gather in one, of columns f0 .. f1-1.
 
         f0 | aside |        straight into y        | aside | f1
@@ -384,12 +385,21 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     cdef const real *origin = (<const real *>call.x.x + sample * call.x.sn + group * layer.channels * call.x.sc
                                + call.first - call.margin + layer.phases.offsets[0])
     cdef const real *x = workspace
-    cdef Py_ssize_t ldx = call.ldx, ahead, b, c0, c1, m0, m1, f
-    cdef Py_ssize_t b0 = part * call.blocks_per_item
+    cdef Py_ssize_t ldx = call.ldx, b, c0, c1, m0, m1, f
+    cdef Py_ssize_t b0 = part * call.blocks_per_item, b1 = min(b0 + call.blocks_per_item, layer.nblocks)
     cdef bint single = layer.piece_taps >= layer.taps and layer.piece_channels >= layer.channels
     cdef bint loaded = False
     cdef const Block *block
-    for b in range(b0, min((part + 1) * call.blocks_per_item, layer.nblocks)):
+    cdef Ahead ahead
+    ahead.near = 0
+    if call.in_place == PARTS or layer.channels * (f1 - f0) * sizeof(real) > STAYS:
+        ahead.near = AHEAD * (call.x.sc if inside else ldx)
+    ahead.distance, ahead.ldx = ahead.near, call.x.sc if inside else ldx
+    if single and call.x.sl == 1 and call.in_place != PARTS and not call.merged and not layer.correlates:
+        ahead.distance, ahead.ldx = call.tile, call.x.sc
+        if not inside:
+            ahead.distance += (<Py_ssize_t>(origin + f0 - call.margin) - <Py_ssize_t>x) // <Py_ssize_t>sizeof(real)
+    for b in range(b0, b1):
         block = &layer.blocks[b]
         if layer.fused:
             f = f0 - call.margin
@@ -398,8 +408,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
             elif not loaded:
                 load[real](layer, call, sample, group, f, f1 - f, 0, layer.channels, workspace)
                 loaded = True
-            ahead = call.tile if inside and b == b0 and call.in_place == WHOLE_TILES else AHEAD * ldx
-            fused[real](layer, call, block, sample, group, f0, f1, w, x, ldx, ahead, columns, bias)
+            fused[real](layer, call, block, sample, group, f0, f1, w, x, ldx, &ahead, columns, bias)
             continue
         aim[real](layer, call, block, group, columns, sources, bias)
         m0 = 0
@@ -414,11 +423,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
                 elif not loaded:
                     load[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step, c0, c1, workspace)
                     loaded = single     # a single piece serves all blocks
-                # on the way, the next tile
-                ahead = AHEAD * ldx
-                if inside and b == b0 and single and call.in_place == WHOLE_TILES:
-                    ahead = call.tile
-                product[real](layer, call, block, w, x, ldx, ahead, c0, c1, m0, m1, f1 - f0, columns)
+                product[real](layer, call, block, w, x, ldx, &ahead, c0, c1, m0, m1, f1 - f0, columns)
                 c0 = c1
             m0 = m1
         gather_run[real](layer, call, block, sample, group, f0, f1 - f0, sources, bias)
@@ -449,22 +454,25 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
 
     direct   [piece of taps] [piece of channels] [full rows | others] [register block] [c] [m] [row]
     gemm     [m] [c] [row]                        full rows first
-    fused    [register block of outputs] [c] [m] [output] [slot]       the last m: full slots only
+    fused    [register block of outputs] [whole taps | a last one of full slots only] [c] [m] [output] [slot]
     """
-    cdef Py_ssize_t m, c, r, o, m0, m1, c0, c1, half, first, rows, taps, width
+    cdef Py_ssize_t m, c, r, o, m0, m1, c0, c1, half, first, rows, taps, whole, width
     cdef Row row[8]
     cdef Row one
     if layer.fused:
         o = 0
+        whole = layer.taps if block.full_slots == block.slots else layer.taps - 1
         while o < block.outputs:
             width = fused_block(simd_rows(layer.level), <int>layer.stride, block.outputs - o)
-            for c in range(layer.channels):
-                for m in range(layer.taps - pairs(layer, c, c + 1, 0, layer.taps), layer.taps):
-                    rows = block.slots if m < layer.taps - 1 else block.full_slots
-                    if m == 0 or rows < block.slots or pairs(layer, c, c + 1, 0, layer.taps) < layer.taps:
-                        for r in range(width * rows):
-                            row[r] = row_at(layer, block, row_of(block, o + r // rows, r % rows), so, sk)
-                    out += pack_rows[real](layer, w, c, m, sc, sk, row, width * rows, out)
+            for half in range(2):
+                rows = block.slots if half == 0 else block.full_slots
+                m0 = 0 if half == 0 else whole
+                m1 = whole if half == 0 else layer.taps
+                for r in range(width * rows):
+                    row[r] = row_at(layer, block, row_of(block, o + r // rows, r % rows), so, sk)
+                for c in range(layer.channels):
+                    for m in range(max(m0, layer.taps - pairs(layer, c, c + 1, 0, layer.taps)), m1):
+                        out += pack_rows[real](layer, w, c, m, sc, sk, row, width * rows, out)
             o += width
         return
     if not layer.direct:
