@@ -95,6 +95,9 @@ cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize
     """Columns f .. f+width-1 of one sample or of the merged batch, as rows of ldx; a vector of zeros behind them."""
     cdef Py_ssize_t n, within, run, i, done = 0, c
     cdef const real *x = <const real *>call.x.x + group * (layer.channels // layer.phases.slots) * call.x.sc
+    if call.merged and call.x.length < 16 and call.x.hl == 0 and call.x.hr == 0 and not layer.correlates:
+        load_merged[real](layer, call, x, f, width, c0, c1, dst)
+        return
     while done < width:
         n, within = sample, f + done
         run = width - done
@@ -114,6 +117,24 @@ cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize
     if done < call.ldx:
         for c in range(c1 - c0):
             memset(dst + c * call.ldx + done, 0, min(call.ldx - done, width - done + 16) * sizeof(real))
+
+
+cdef void load_merged(const Layer *layer, const Call *call, const real *x, Py_ssize_t f, Py_ssize_t width,
+                      Py_ssize_t c0, Py_ssize_t c1, real *dst) noexcept nogil:
+    """The same for a merged batch of short signals with zeros around them, row by row: to call for pieces of two numbers
+    took longer than to copy them (10 signals of 2 samples, 32 channels: 9.8 us a layer's call, now 8.6)."""
+    cdef Py_ssize_t c, n, j, at, lo, hi
+    cdef const real *row
+    for c in range(c0, c1):
+        memset(dst, 0, min(width + 16, call.ldx) * sizeof(real))
+        row = x + (c // layer.parts) * call.x.sc + (c % layer.parts) * call.x.sp
+        for n in range(f // call.columns, min(call.batch, (f + width - 1) // call.columns + 1)):
+            lo = max(n * call.columns - f, 0)
+            hi = min((n + 1) * call.columns - f, width)
+            at = n * call.columns - f - (call.first - call.margin)      # where sample 0 belongs
+            for j in range(max(lo, at), min(hi, at + call.x.length)):
+                dst[j] = row[n * call.x.sn + (j - at) * call.x.sl]
+        dst += call.ldx
 
 
 # ---- product ----------------------------------------------------------------------------------------------
