@@ -121,8 +121,8 @@ cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize
 
 cdef void load_merged(const Layer *layer, const Call *call, const real *x, Py_ssize_t f, Py_ssize_t width,
                       Py_ssize_t c0, Py_ssize_t c1, real *dst) noexcept nogil:
-    """The same for a merged batch of short signals with zeros around them, row by row: to call for pieces of two numbers
-    took longer than to copy them (10 signals of 2 samples, 32 channels: 9.8 us a layer's call, now 8.6)."""
+    """The same for a merged batch of short signals with zeros around them, row by row: to call for pieces of two
+    numbers took longer than to copy them (10 signals of 2 samples, 32 channels: 9.8 us a layer's call, now 8.6)."""
     cdef Py_ssize_t c, n, j, at, lo, hi
     cdef const real *row
     for c in range(c0, c1):
