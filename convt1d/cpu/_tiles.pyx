@@ -36,6 +36,7 @@ from convt1d.cpu import _runtime
 
 cdef enum:
     PACK_SERIAL = 500_000      # weights, about half a millisecond: fewer are packed on one thread
+    FEW = 16                   # samples of a merged signal: fewer are copied one by one, as in load_run
     STAYS = 256 * 1024         # bytes of x that stay in L2 from one register block to the next
 
 
@@ -95,7 +96,7 @@ cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize
     """Columns f .. f+width-1 of one sample or of the merged batch, as rows of ldx; a vector of zeros behind them."""
     cdef Py_ssize_t n, within, run, i, done = 0, c
     cdef const real *x = <const real *>call.x.x + group * (layer.channels // layer.phases.slots) * call.x.sc
-    if call.merged and call.x.length < 16 and call.x.hl == 0 and call.x.hr == 0 and not layer.correlates:
+    if call.merged and call.x.length < FEW and call.x.hl == 0 and call.x.hr == 0 and not layer.correlates:
         load_merged[real](layer, call, x, f, width, c0, c1, dst)
         return
     while done < width:
