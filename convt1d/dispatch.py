@@ -128,6 +128,7 @@ class Machine:
     level: int  # SIMD level of the leaves, see cpu/_simd.h
     rows: int  # of the direct product's largest register block
     vector_bytes: int
+    vectors: tuple[int, ...]  # of columns, in a register block of 1, 2, ... rows
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -385,13 +386,10 @@ def leading(width: int) -> int:
 
 
 def _register_vectors(machine: Machine, stride: int, outputs: int) -> int:
-    """Vectors of columns in the usual register block of `fused` (as `fused_block` and the `BLOCK`s of cpu/_leaves.inc
-    have it), or of `direct`, as if its stride were 1: with few rows its widths matter less."""
+    """Vectors of columns in the usual register block of `fused` (`fused_block` in cpu/_simd.h), or of `direct`, as if
+    its stride were 1: with few rows its widths matter less."""
     rows = stride * (1 << (min(machine.rows // stride, outputs).bit_length() - 1)) if stride > 1 else machine.rows
-    if machine.rows == 8:
-        return {1: 8, 2: 8, 3: 8, 4: 5, 5: 5, 6: 4}.get(rows, 3)
-    most = 3 if machine.level == 1 else 2
-    return {1: 2 * most, 2: 2 * most - 1, 3: most + 1}.get(rows, most)
+    return machine.vectors[rows - 1]
 
 
 def _widest_tile(run: int, rows: int, size: int, unit: int) -> int:

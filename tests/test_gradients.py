@@ -14,7 +14,11 @@ from convt1d import conv_transpose1d, conv_transpose1d_backward
 
 SETTINGS = st.tuples(st.sampled_from([None, "gemm", "direct", "fused"]), st.sampled_from([None, 1, 2, 5, 16, 40]))
 ALONG = st.sampled_from([None, "x", "g", "time"])
-MACHINES = [convt1d.dispatch.Machine(0, 4, 16), convt1d.dispatch.Machine(1, 4, 32), convt1d.dispatch.Machine(2, 8, 64)]
+MACHINES = [
+    convt1d.dispatch.Machine(0, 4, 16, (4, 3, 3, 2)),
+    convt1d.dispatch.Machine(1, 4, 32, (6, 5, 4, 3)),
+    convt1d.dispatch.Machine(2, 8, 64, (8, 8, 8, 5, 5, 4, 3, 3)),
+]
 DTYPES = {"f": (np.float32, np.float64), "c": (np.complex64, np.complex128)}
 SINGLE, DOUBLE = {"f": np.float32, "c": np.complex64}, {"f": np.float64, "c": np.complex128}
 

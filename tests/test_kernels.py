@@ -17,7 +17,11 @@ from convt1d import dispatch, geometry, threads
 from convt1d.cpu import _correlate, _runtime, _tiles
 
 HERE = Path(__file__).parent
-MACHINES = [dispatch.Machine(0, 4, 16), dispatch.Machine(1, 4, 32), dispatch.Machine(2, 8, 64)]
+MACHINES = [
+    dispatch.Machine(0, 4, 16, (4, 3, 3, 2)),
+    dispatch.Machine(1, 4, 32, (6, 5, 4, 3)),
+    dispatch.Machine(2, 8, 64, (8, 8, 8, 5, 5, 4, 3, 3)),
+]
 LAYERS = [
     # C_in, C_out, K, stride, padding, output_padding, groups, dilation
     (512, 256, 16, 8, 4, 0, 1, 1),
@@ -101,6 +105,21 @@ def test_few_channels_at_a_time(batch, c_in, groups, c_out, k, stride, dilation,
         for read in (x, np.repeat(x, 2, axis=-1)[..., ::2]):
             y = convt1d.conv_transpose1d(read, w, b, stride, 1, 0, groups, dilation, padding_mode=mode, workers=workers)
             np.testing.assert_array_equal(y, expected)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+@pytest.mark.parametrize(("c_out", "k", "stride"), [(16, 5, 2), (24, 3, 1), (5, 16, 8)])
+@pytest.mark.parametrize("kernel", ["direct", "fused"])
+def test_sums_are_the_same_in_every_column(c_out, k, stride, dtype, kernel, monkeypatch):
+    """A last vector may be whole, half, or a few columns along the rows: what precedes it says what it must hold."""
+    monkeypatch.setenv("CONVT1D_KERNEL", kernel)
+    rng = np.random.default_rng(7)
+    x = rng.standard_normal((1, 11, 120)).astype(dtype)
+    layer = convt1d.ConvTranspose1d(11, c_out, k, stride=stride, dtype=dtype, rng=1)
+    whole = layer(x)
+    for length in range(1, 70):
+        within = slice(stride * length)  # met by no later sample
+        np.testing.assert_array_equal(layer(x[..., :length])[..., within], whole[..., within])
 
 
 @pytest.mark.parametrize("kernel", ["", "direct", "gemm"])

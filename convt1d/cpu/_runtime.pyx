@@ -5,7 +5,7 @@
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 
-from convt1d.cpu._simd cimport simd_bytes, simd_level, simd_rows
+from convt1d.cpu._simd cimport simd_bytes, simd_level, simd_rows, simd_vectors
 
 import os
 
@@ -35,7 +35,8 @@ LEVEL = _level()
 
 def machine():
     """The `dispatch.Machine` this process runs on."""
-    return dispatch.Machine(LEVEL, simd_rows(LEVEL), simd_bytes(LEVEL))
+    rows = simd_rows(LEVEL)
+    return dispatch.Machine(LEVEL, rows, simd_bytes(LEVEL), tuple(simd_vectors(LEVEL, n) for n in range(1, rows + 1)))
 
 
 # ---- OpenMP -----------------------------------------------------------------------------------------------

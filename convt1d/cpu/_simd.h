@@ -17,6 +17,7 @@
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(CONVT1D_SCALAR)
   #define ALWAYS_INLINE inline __attribute__((always_inline))
+  #define NOINLINE __attribute__((noinline))
   #define RESTRICT __restrict__
   /* Loops over registers must vanish: GCC gives up on long bodies, and the accumulators would live in memory. */
   #if defined(__clang__)
@@ -24,13 +25,27 @@
   #else
     #define UNROLL _Pragma("GCC unroll 8")
   #endif
+  /* A sum stays in its register from one step to the next: GCC 12 wrote many an FMA over one of its factors instead, and
+   * moved it back, up to 8 moves to 24 FMAs. */
+  #ifdef __x86_64__
+    #define PIN(v) __asm__ ("" : "+v"(v))
+  #else
+    #define PIN(v)
+  #endif
   #define PREFETCH(p) __builtin_prefetch(p)
   #define PREFETCH_L2(p) __builtin_prefetch(p, 0, 2)
   #define SCALAR_LEAVES 0
+  /* GCC's generic tuning spills integers to vector registers; they come back by the pipes that are to multiply (4..9 %). */
+  #if defined(__clang__)
+    #define TUNE
+  #else
+    #define TUNE ",tune=haswell"
+  #endif
   #if defined(__x86_64__)
     #define X86_LEVELS 1
   #endif
 #else
+  #define NOINLINE
   #ifdef _MSC_VER
     #define ALWAYS_INLINE __forceinline
   #else
@@ -38,6 +53,7 @@
   #endif
   #define RESTRICT __restrict
   #define UNROLL
+  #define PIN(v)
   #define PREFETCH(p) ((void)(p))
   #define PREFETCH_L2(p) ((void)(p))
   #define SCALAR_LEAVES 1
@@ -69,13 +85,21 @@ static inline void prefetch_row(const void *row, size_t bytes)
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 /* Rows of the next register block of the direct product when `rows` are left: its packed weights come in these. */
-static inline int direct_block(int most, ptrdiff_t rows)
+static ALWAYS_INLINE int direct_block(int most, ptrdiff_t rows)
 {
     return most >= 8 && rows >= 8 ? 8 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;
 }
 
+/* Vectors of columns in a register block of so many rows, of leaves whose largest one is `most` x `vecs`. */
+static ALWAYS_INLINE int block_vectors(int most, int vecs, int rows)
+{
+    if (most == 8)
+        return rows >= 7 ? 3 : rows == 6 ? 4 : rows >= 4 ? 5 : 8;
+    return rows == 4 ? vecs : rows == 3 ? vecs + 1 : rows == 2 ? 2 * vecs - 1 : 2 * vecs;
+}
+
 /* Outputs of the next register block of the fused product: a power of two, all phases of each. */
-static inline int fused_block(int most, int stride, ptrdiff_t outputs)
+static ALWAYS_INLINE int fused_block(int most, int stride, ptrdiff_t outputs)
 {
     int block = most >= 8 && stride == 1 ? 8 : most >= 4 * stride ? 4 : most >= 2 * stride ? 2 : 1;
     while (block > outputs)
@@ -95,7 +119,7 @@ typedef struct {
     ptrdiff_t end, taps;
 } Span;
 
-static inline Span span_at(const Sum *sum, ptrdiff_t channel)
+static ALWAYS_INLINE Span span_at(const Sum *sum, ptrdiff_t channel)
 {
     Span span = {sum->channels, sum->taps};
     if (sum->full < sum->slots) {
@@ -152,7 +176,7 @@ typedef struct {
 
 #if X86_LEVELS
   /* level 1 */
-  #define ATTR __attribute__((target("avx2,fma")))
+  #define ATTR __attribute__((target("avx2,fma" TUNE)))
   #define ROWS 4
   #define VECS 3
   #define VB 32
@@ -176,7 +200,7 @@ typedef struct {
   #undef VECS
 
   /* level 2 */
-  #define ATTR __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma")))
+  #define ATTR __attribute__((target("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma" TUNE)))
   #define ROWS 8
   #define VECS 3
   #define VB 64
@@ -257,8 +281,9 @@ static inline split_double split_leaf_double(int level) { level = NARROW(level);
 static inline unfold_float unfold_leaf_float(int level) { level = NARROW(level); return BY_LEVEL(unfold, f); }
 static inline unfold_double unfold_leaf_double(int level) { level = NARROW(level); return BY_LEVEL(unfold, d); }
 
-/* The largest register block's rows, and a vector's bytes. */
+/* The largest register block's rows, one's vectors by its rows, and a vector's bytes. */
 static inline int simd_rows(int level) { return level == 2 ? 8 : 4; }
+static inline int simd_vectors(int level, int rows) { return block_vectors(simd_rows(level), level == 0 ? 2 : 3, rows); }
 static inline int simd_bytes(int level) { return SCALAR_LEAVES ? 1 : 16 << level; }
 
 #endif

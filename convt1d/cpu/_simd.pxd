@@ -52,6 +52,7 @@ cdef extern from "_simd.h" nogil:
     unfold_double unfold_leaf_double(int)
     int simd_level()
     int simd_rows(int)
+    int simd_vectors(int, int)
     int simd_bytes(int)
     int direct_block(int, Py_ssize_t)
     int fused_block(int, int, Py_ssize_t)
