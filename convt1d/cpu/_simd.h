@@ -131,10 +131,31 @@ static ALWAYS_INLINE Span span_at(const Sum *sum, ptrdiff_t channel)
     return span;
 }
 
+/* Stretches of y that a gather will write, `apart` bytes from one to the next; the first byte not yet prefetched. */
+typedef struct {
+    const char *stretch;
+    ptrdiff_t apart, bytes, stretches, at;
+} Lines;
+
+static ALWAYS_INLINE void prefetch_lines(Lines *lines, ptrdiff_t n)
+{
+    for (; n > 0 && lines->stretches > 0; n--) {
+        PREFETCH_L2(lines->stretch + lines->at);
+        lines->at += 64;
+        if (lines->at >= lines->bytes) {
+            lines->at = 0;
+            lines->stretch += lines->apart;
+            lines->stretches--;
+        }
+    }
+}
+
 /* What a tile's first register block prefetches on its way: the next tile, `distance` numbers from x and with rows `ldx`
- * apart. And what the others do: x itself, `near` numbers further on, where it is too large to stay in L2. 0: nothing. */
+ * apart. And what the others do: x itself, `near` numbers further on, where it is too large to stay in L2. 0: nothing.
+ * And each, as many lines of y as it computes. */
 typedef struct {
     ptrdiff_t distance, ldx, near;
+    Lines y;
 } Ahead;
 
 #define PASTE_(a, b) a##_##b

@@ -9,8 +9,13 @@ cdef extern from "_simd.h" nogil:
     ctypedef struct Sum:
         Py_ssize_t channels, taps, step, slots, full, first, depth
 
+    ctypedef struct Lines:
+        const char *stretch
+        Py_ssize_t apart, bytes, stretches, at
+
     ctypedef struct Ahead:
         Py_ssize_t distance, ldx, near
+        Lines y
 
     ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
                                   Py_ssize_t, Py_ssize_t, int, Ahead *)

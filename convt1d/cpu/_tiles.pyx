@@ -27,7 +27,7 @@ from convt1d.cpu._runtime cimport (
     LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
 )
 from convt1d.cpu._simd cimport (
-    AHEAD, Ahead, Sum, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, real, simd_rows,
+    AHEAD, Ahead, Lines, Sum, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, real, simd_rows,
 )
 
 import numpy as np
@@ -229,6 +229,21 @@ cdef void aim(const Layer *layer, const Call *call, const Block *block, Py_ssize
             k += 1
 
 
+cdef inline Lines target(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
+                         Py_ssize_t i0, Py_ssize_t n, real unused) noexcept nogil:
+    """Where `gather` is going to write these columns, for the product to prefetch (1.1 x faster for 64 channels, stride
+    3). Only whole steps: some phases of each made no difference. Not of a merged batch, whose output is small."""
+    cdef Lines lines
+    lines.at = lines.stretches = 0
+    if call.merged or layer.channels_last or block.entry1 - block.entry0 < layer.stride:
+        return lines
+    lines.stretch = <const char *>(<real *>call.y - call.left + i0 * layer.stride
+                                   + ((sample * layer.groups + group) * layer.outputs + block.o0) * call.out_length)
+    lines.stretches, lines.apart = block.outputs, call.out_length * sizeof(real)
+    lines.bytes = n * layer.stride * sizeof(real)
+    return lines
+
+
 cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
                  Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t at, const real **sources, const real *bias) noexcept nogil:
     """Columns of i0 .. i1-1, the first of them at `at`, into y. An entry's column i belongs at q = i + shift, in
@@ -413,6 +428,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     cdef bint loaded = False
     cdef const Block *block
     cdef Ahead ahead
+    ahead.y.stretches = 0
     ahead.near = 0
     if call.in_place == PARTS or layer.channels * (f1 - f0) * sizeof(real) > STAYS:
         ahead.near = AHEAD * (call.x.sc if inside else ldx)
@@ -445,6 +461,8 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
                 elif not loaded:
                     load[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step, c0, c1, workspace)
                     loaded = single     # a single piece serves all blocks
+                if c1 == layer.channels and m1 == layer.taps and (c1 - c0) * (m1 - m0) >= 32:
+                    ahead.y = target[real](layer, call, block, sample, group, call.first - call.margin + f0, f1 - f0, 0)
                 product[real](layer, call, block, w, x, ldx, &ahead, c0, c1, m0, m1, f1 - f0, columns)
                 c0 = c1
             m0 = m1
