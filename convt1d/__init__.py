@@ -23,7 +23,7 @@ How a call flows, and where things live::
                 |                  cpu/_blas.pxd     the only file that touches BLAS
                 |                  cpu/_runtime.pyx  SIMD level, OpenMP and forks, workspaces
                 v
-    output      y (N, C_out, L_out), each sample written once
+    output      y (N, C_out, L_out), each sample written once      memory.py   where a large new one lies
 
     cuda/   the same where x is on a GPU: dispatch.py chooses and cuts, launch.py makes a program of launches and
             products, kernels.cu and fused.cu hold the kernels, interchange.py takes CuPy's arrays and torch's tensors

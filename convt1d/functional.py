@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import arrays, cuda, dispatch, padding, threads
+from . import arrays, cuda, dispatch, memory, padding, threads
 from . import geometry as geometry_module
 from .geometry import ConvGeometry, Geometry, Window
 
@@ -35,7 +35,7 @@ class Operator:
         self._on_device: Any = None
 
     def __call__(self, x, output_size=None, out=None, workers=None, channels_last=False, precision="float32"):
-        allowed = threads.count(workers)
+        allowed = None if workers is None else threads.count(workers)
         if precision != "float32":
             cuda.check_precision(precision)
         if type(x) is not np.ndarray:
@@ -78,7 +78,7 @@ class Operator:
 
     def window(self, x: np.ndarray, window: Window, out: np.ndarray | None = None, workers: int | None = None):
         """Any stretch of the output; x must be an array that `__call__` would take."""
-        allowed = threads.count(workers)
+        allowed = None if workers is None else threads.count(workers)
         key = (x.dtype, x.shape, window)
         call = self._calls.get(key)
         if call is None:
@@ -86,16 +86,16 @@ class Operator:
         return self._run(call, x, out, allowed)
 
     def _run(self, call, x, out, allowed):
-        run, dtype, compute, bias, shape, work = call
+        run, dtype, compute, bias, shape, empty, work = call
         if out is None:
-            out = np.empty(shape, dtype)
+            out = empty(shape, dtype)
         else:
             arrays.check_out(out, shape, dtype, x=x, weight=self.weight, bias=self.bias)
         if run is None:  # N = 0
             return out
         if x.dtype != compute or not x.flags.aligned:
             x = x.astype(compute)
-        y = out if dtype == compute else np.empty(shape, compute)
+        y = out if dtype == compute else memory.allocator(shape, compute)(shape, compute)
         run(x, y, bias, threads.paying(*work, allowed))
         if y is not out:
             out[...] = y
@@ -124,7 +124,7 @@ class Operator:
 
         kernel, bias = self._kernel(compute, allowed, channels_last)
         if batch == 0:
-            call = None, dtype, compute, bias, shape, None
+            call = None, dtype, compute, bias, shape, np.empty, None
         else:
             sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
             left = window.start + kernel.plan.reach
@@ -133,7 +133,7 @@ class Operator:
             steps = window.length if kernel.plan.correlates else length
             multiply_adds = batch * steps * self.weight.size * (4 if compute.kind == "c" else 1)
             data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * window.length)
-            call = run, dtype, compute, bias, shape, (multiply_adds, data_bytes)
+            call = run, dtype, compute, bias, shape, memory.allocator(shape, dtype), (multiply_adds, data_bytes)
         if len(self._calls) >= _REMEMBERED:
             self._calls.clear()
         self._calls[key] = call
@@ -150,6 +150,7 @@ class Operator:
         if found is None:
             from .cpu import _runtime, _tiles
 
+            allowed = threads.count(None) if allowed is None else allowed
             weight = arrays.cast("weight", self.weight, compute)
             bias = None
             if self.bias is not None:

@@ -11,6 +11,8 @@ import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from . import memory
+
 # Work below this stays on one thread: waking a second one costs 5..50 us (Zen 4, 2026-11).
 SERIAL_SECONDS = 60e-6
 # More threads than this are never used; cpu/_runtime.pxd has room for as many.
@@ -48,13 +50,14 @@ def count(workers: object) -> int:
     return cores + 1 + n
 
 
-def paying(multiply_adds: int, data_bytes: int, allowed: int) -> int:
-    """Threads worth using for a call of this much work."""
-    if allowed == 1:
-        return 1
+def paying(multiply_adds: int, data_bytes: int, allowed: int | None) -> int:
+    """Threads worth using for a call of this much work; `allowed` None: `count(None)`, which takes a system call
+    (0.6 us), asked for only if it matters."""
     seconds = max(multiply_adds / _MULTIPLY_ADDS, data_bytes / _BYTES)
-    if seconds <= SERIAL_SECONDS or time.monotonic() < _alone_until:
+    if allowed == 1 or seconds <= SERIAL_SECONDS or time.monotonic() < _alone_until:
         return 1
+    if allowed is None:
+        allowed = count(None)
     return max(1, min(allowed, int(seconds / (SERIAL_SECONDS / 2))))
 
 
@@ -66,12 +69,13 @@ def learn(own: float, waited: float, share: float) -> None:
 
 
 def release_workspaces() -> int:
-    """Give the threads' workspaces (2 MiB each, kept from call to call) back to the system.
+    """Give the threads' workspaces (2 MiB each, kept from call to call) back to the system, and what large outputs
+    that are no longer used have left for the next (see `memory`; at most 256 MiB).
 
     Returns
     -------
     int
-        How many were released.
+        How many workspaces were released.
 
     Examples
     --------
@@ -79,6 +83,7 @@ def release_workspaces() -> int:
     >>> threads.release_workspaces() >= 0
     True
     """
+    memory.release()
     return _runtime().release_workspaces()
 
 

@@ -54,7 +54,7 @@ def forced(kernel=None, tile=None, *, threads=False):
             else:
                 patch.setenv(name, str(value))
         if threads:
-            patch.setattr("convt1d.threads.paying", lambda multiply_adds, data_bytes, allowed: allowed)
+            patch.setattr("convt1d.threads.paying", lambda *work: work[-1] or convt1d.threads.count(None))
         yield
 
 

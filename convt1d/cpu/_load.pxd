@@ -6,9 +6,8 @@
 """
 
 from libc.stdint cimport int64_t
-from libc.string cimport memcpy
 
-from convt1d.cpu._simd cimport AHEAD, prefetch_row, real, split_leaf
+from convt1d.cpu._simd cimport copy_leaf, real, split_leaf
 
 cdef struct Signal:
     const void *x                   # strides in real numbers; sp: from the real to the imaginary part
@@ -48,25 +47,20 @@ cdef inline void load_run(const Signal *signal, int level, const real *x, Py_ssi
     """Samples i .. i+n-1, real channels c0 .. c1-1."""
     cdef Py_ssize_t c, j, sl = signal.sl
     cdef bint side_by_side = signal.sc == parts and sl >= c1 - c0 and sl > 1      # channels last: a transpose
+    cdef bint rows = sl == parts == 1
     # the part inside the signal: [lo, hi) of the run
     cdef Py_ssize_t lo = min(max(-i, 0), n)
     cdef Py_ssize_t hi = max(min(signal.length - i, n), lo)
     cdef const real *row
     if side_by_side and hi > lo:
         split_leaf[real](level, dst + lo, ldd, x + (i + lo) * sl + c0, sl, c1 - c0, hi - lo)
+    if rows:
+        copy_leaf[real](level, dst + lo, ldd, x + c0 * signal.sc + i + lo, signal.sc, c1 - c0, hi - lo)
     for c in range(c0, c1):
         row = x + (c // parts) * signal.sc + (c % parts) * signal.sp if parts > 1 else x + c * signal.sc
         for j in range(lo):
             dst[j] = sample_at[real](signal, row, i + j)
-        if sl == 1:
-            if hi - lo >= 16:
-                # rows are too short for the hardware to guess the next one
-                prefetch_row(row + AHEAD * signal.sc + i + lo, (hi - lo) * sizeof(real))
-                memcpy(dst + lo, row + i + lo, (hi - lo) * sizeof(real))
-            else:
-                for j in range(lo, hi):
-                    dst[j] = row[i + j]
-        elif not side_by_side:
+        if not rows and not side_by_side:
             for j in range(lo, hi):
                 dst[j] = row[(i + j) * sl]
         for j in range(hi, n):

@@ -76,12 +76,6 @@
  * own prefetch stops at every page. */
 #define WEIGHTS_AHEAD 2048
 
-static inline void prefetch_row(const void *row, size_t bytes)
-{
-    for (size_t i = 0; i < bytes; i += 64)
-        PREFETCH((const char *)row + i);
-}
-
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
 /* Rows of the next register block of the direct product when `rows` are left: its packed weights come in these. */
@@ -267,6 +261,7 @@ typedef void (*dot_float)(const float *, const float *const *, ptrdiff_t, float 
 typedef void (*fused_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
                             const float *, Ahead *, ptrdiff_t, int);
 typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *);
+typedef void (*copy_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*split_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*unfold_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
@@ -277,6 +272,7 @@ typedef void (*dot_double)(const double *, const double *const *, ptrdiff_t, dou
 typedef void (*fused_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
                             const double *, Ahead *, ptrdiff_t, int);
 typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *);
+typedef void (*copy_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*split_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*unfold_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 
@@ -293,6 +289,8 @@ static inline dot_float dot_leaf_float(int level) { return BY_LEVEL(dot, f); }
 static inline dot_double dot_leaf_double(int level) { return BY_LEVEL(dot, d); }
 static inline fused_float fused_leaf_float(int level) { return BY_LEVEL(fused, f); }
 static inline fused_double fused_leaf_double(int level) { return BY_LEVEL(fused, d); }
+static inline copy_float copy_leaf_float(int level) { return BY_LEVEL(copy, f); }
+static inline copy_double copy_leaf_double(int level) { return BY_LEVEL(copy, d); }
 /* 32-byte vectors transpose faster than 64-byte ones (stride 2: 0.05 against 0.17 ns a sample, Zen 4, 2026-11). */
 #define NARROW(level) ((level) > 1 ? 1 : (level))
 static inline gather_float gather_leaf_float(int level) { level = NARROW(level); return BY_LEVEL(gather, f); }

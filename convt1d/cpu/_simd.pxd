@@ -35,9 +35,11 @@ cdef extern from "_simd.h" nogil:
                                   const float *)
     ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                    const double *)
+    ctypedef void (*copy_float)(float *, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*split_float)(float *, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*unfold_float)(float *, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                   Py_ssize_t)
+    ctypedef void (*copy_double)(double *, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*split_double)(double *, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*unfold_double)(double *, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                    Py_ssize_t)
@@ -51,6 +53,8 @@ cdef extern from "_simd.h" nogil:
     fused_double fused_leaf_double(int)
     gather_float gather_leaf_float(int)
     gather_double gather_leaf_double(int)
+    copy_float copy_leaf_float(int)
+    copy_double copy_leaf_double(int)
     split_float split_leaf_float(int)
     split_double split_leaf_double(int)
     unfold_float unfold_leaf_float(int)
@@ -61,7 +65,6 @@ cdef extern from "_simd.h" nogil:
     int simd_bytes(int)
     int direct_block(int, Py_ssize_t)
     int fused_block(int, int, Py_ssize_t)
-    void prefetch_row(const void *, size_t)
     const int AHEAD
 
 
@@ -106,6 +109,14 @@ cdef inline void gather_leaf(int level, real *y, Py_ssize_t stride, const real *
         gather_leaf_float(level)(y, stride, sources, at, phases, n, bias)
     else:
         gather_leaf_double(level)(y, stride, sources, at, phases, n, bias)
+
+
+cdef inline void copy_leaf(int level, real *dst, Py_ssize_t ldd, const real *x, Py_ssize_t ldx, Py_ssize_t rows,
+                           Py_ssize_t n) noexcept nogil:
+    if real is float:
+        copy_leaf_float(level)(dst, ldd, x, ldx, rows, n)
+    else:
+        copy_leaf_double(level)(dst, ldd, x, ldx, rows, n)
 
 
 cdef inline void split_leaf(int level, real *dst, Py_ssize_t ldd, const real *x, Py_ssize_t stride,

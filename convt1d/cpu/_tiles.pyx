@@ -19,7 +19,7 @@ from cpython.buffer cimport (
 from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from convt1d.cpu._blas cimport gemm_nt
 from convt1d.cpu._load cimport Phases, Signal, floor_div, leading, load_phases, load_run
@@ -27,7 +27,8 @@ from convt1d.cpu._runtime cimport (
     LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
 )
 from convt1d.cpu._simd cimport (
-    AHEAD, Ahead, Lines, Sum, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, real, simd_rows,
+    AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, real,
+    simd_rows,
 )
 
 import numpy as np
@@ -60,6 +61,7 @@ cdef struct Layer:
     int level, in_place
     Py_ssize_t parts, channels, outputs, groups, stride, taps, step, period
     Py_ssize_t piece_channels, piece_taps, group_size, nblocks, most_rows
+    Py_ssize_t unit        # columns of a register block
     Block *blocks
     bint correlates        # a convolution: taps count from the last, rows of x are phases
     Phases phases
@@ -314,18 +316,16 @@ cdef void gather_channels_last(const Layer *layer, const Call *call, const Block
 cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
                 Py_ssize_t f0, Py_ssize_t f1, const real *w, const real *x, Py_ssize_t ldx,
                 Ahead *ahead, real *aside, real *bias) noexcept nogil:
-    """Product and gather in one, of columns f0 .. f1-1.
+    """Product and gather in one, of columns f0 .. f1-1, in register blocks from f0 on.
 
-        f0 | aside |        straight into y        | aside | f1
+        f0 | aside |    straight into y    | aside | ..        a merged batch: so in every sample
 
-    Columns whose phases do not all lie inside the output, and all of a merged batch, are computed aside and what
-    belongs to the output is copied.
+    Blocks with columns whose phases do not all lie inside the output are computed aside, and what belongs to the
+    output is copied: its lines are not prefetched meanwhile, so the fewer the better.
     """
     cdef Py_ssize_t S = layer.stride, i = call.first - call.margin, row = group * layer.outputs + block.o0
-    cdef Py_ssize_t f, n, o, k, part, within, run, start, stop, a = f1, b = f1
-    cdef real *y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - call.left
-    cdef real *to
-    cdef Py_ssize_t ldy
+    cdef Py_ssize_t f = f0, n, o, k, inside, part, within, run, start, stop
+    cdef real *y
     cdef Sum sum = sum_of(layer, 0, layer.channels, 0, layer.taps)
     w += block.weights
     for o in range(block.outputs):
@@ -333,35 +333,51 @@ cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssi
             bias[o * S + k] = 0
             if call.bias != NULL:
                 bias[o * S + k] = (<const real *>call.bias)[(row + o) * layer.parts + k % layer.parts]
-    if not call.merged:
-        a = min(max(f0, call.first_inside - i), f1)
-        b = max(min(f1, call.last_inside - i), a)
-        if b - a < f1 - f0 < 4 * layer.channels * layer.taps:
-            a = b = f1      # the copy costs less than sums of their own for the edges
-    f = f0
     while f < f1:
-        if a <= f < b:
-            n, to, ldy = b - f, y + (i + f) * S, call.out_length
-        else:
-            n, to, ldy = (a if f < a else f1) - f, aside, call.ldc * S
-        fused_leaf[real](layer.level, x + f - f0, ldx, w, to, ldy, &sum, block.full_slots, n, bias, ahead,
+        n = 0
+        inside = columns_inside(call, f)
+        while f + n < f1 and inside < min(layer.unit, f1 - f - n):
+            n += layer.unit
+            inside = columns_inside(call, f + n)
+        if n == 0:
+            n = f1 - f if inside >= f1 - f else inside // layer.unit * layer.unit
+            if call.merged:
+                sample = f // call.columns
+            y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - call.left
+            y += (i + (f % call.columns if call.merged else f)) * S
+            fused_leaf[real](layer.level, x + f - f0, ldx, w, y, call.out_length, &sum, block.full_slots, n, bias,
+                             ahead, block.outputs, <int>S)
+            f += n
+            continue
+        n = min(n, f1 - f)
+        fused_leaf[real](layer.level, x + f - f0, ldx, w, aside, call.ldc * S, &sum, block.full_slots, n, bias, ahead,
                          block.outputs, <int>S)
         part = 0
-        while to == aside and part < n:
+        while part < n:
             within, run = f + part, n - part
             if call.merged:
                 sample, within = (f + part) // call.columns, (f + part) % call.columns
                 run = min(run, call.columns - within)
-                y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - call.left
+            y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - call.left
             # the sample's margin holds no columns of its own
             start = max((i + max(within, call.margin)) * S, call.left)
             stop = min((i + within + run) * S, call.left + call.out_length)
             if start < stop:
-                for o in range(block.outputs):
-                    memcpy(y + o * call.out_length + start, aside + o * ldy + part * S + start - (i + within) * S,
-                           (stop - start) * sizeof(real))
+                copy_leaf[real](layer.level, y + start, call.out_length, aside + part * S + start - (i + within) * S,
+                                call.ldc * S, block.outputs, stop - start)
             part += run
         f += n
+
+
+cdef inline Py_ssize_t columns_inside(const Call *call, Py_ssize_t f) noexcept nogil:
+    """How many columns from f on, of the same sample, have all their phases inside the output."""
+    cdef Py_ssize_t i
+    if call.merged:
+        f %= call.columns
+    i = call.first - call.margin + f
+    if f < call.margin or i < call.first_inside:
+        return 0
+    return call.last_inside - i
 
 
 # ---- one item of work -------------------------------------------------------------------------------------
@@ -434,7 +450,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
         ahead.near = AHEAD * (call.x.sc if inside else ldx)
     ahead.distance, ahead.ldx = ahead.near, call.x.sc if inside else ldx
     if single and call.x.sl == 1 and call.in_place != PARTS and not call.merged and not layer.correlates:
-        ahead.distance, ahead.ldx = call.tile, call.x.sc
+        ahead.distance, ahead.ldx = call.tile if call.tiles > 1 else layer.channels * call.x.sc, call.x.sc
         if not inside:
             ahead.distance += (<Py_ssize_t>(origin + f0 - call.margin) - <Py_ssize_t>x) // <Py_ssize_t>sizeof(real)
     for b in range(b0, b1):
@@ -653,6 +669,7 @@ cdef class Kernel:
         layer.phases.consecutive = plan.in_consecutive
         layer.in_full = plan.in_full
         layer.piece_channels, layer.piece_taps = plan.piece_channels, plan.piece_taps
+        layer.unit = plan.unit
         layer.group_size, layer.nblocks = plan.group_size, table.shape[0]
         layer.most_rows = 0
         layer.blocks = <Block *>malloc(layer.nblocks * sizeof(Block))
