@@ -453,7 +453,9 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
         ahead.near = AHEAD * (call.x.sc if inside else ldx)
     ahead.distance, ahead.ldx = ahead.near, call.x.sc if inside else ldx
     if single and call.x.sl == 1 and call.in_place != PARTS and not call.merged and not layer.correlates:
-        ahead.distance, ahead.ldx = call.tile if call.tiles > 1 else layer.channels * call.x.sc, call.x.sc
+        # the next tile, or the first of the next group or sample
+        ahead.distance = call.tile if f1 < call.columns else layer.channels * call.x.sc - (f0 - call.margin)
+        ahead.ldx = call.x.sc
         if not inside:
             ahead.distance += (<Py_ssize_t>(origin + f0 - call.margin) - <Py_ssize_t>x) // <Py_ssize_t>sizeof(real)
     for b in range(b0, b1):
