@@ -76,8 +76,10 @@ NARROW_TILES = 4  # at least, for the threads: the runs of short signals need no
 # to 1e6 its AVX-512 core multiplies without packing, at 95..100 % of the FMA peak.
 GEMM_LIMIT = 500_000
 
-# The largest sum (real channels x taps) that the fused kernel is chosen for.
+# The largest sum (real channels x taps) that the fused kernel is chosen for, and where there is a single phase: 1.02 to
+# 1.04 x faster than `direct` with 768 and 896, equal with 1536, 1.05 x slower with 3584 (a Zen 4, 2026-11).
 FUSED_DEPTH = 512
+FUSED_DEPTH_OF_ONE = 1024
 
 # The weights' gradient: a block has at most so many rows, and columns of so many bytes; a run as many time steps as
 # columns. Sums (512 KiB) and vectors (256 KiB) stay in a core's L2.
@@ -194,13 +196,17 @@ class GradientPlan:
     offsets: np.ndarray  # of the slots, in g
 
 
-def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool, narrow: bool = False) -> str:
+def choose_kernel(
+    channels: int, taps: int, rows: int, level: int, fusible: bool, narrow: bool = False, deepest: int = FUSED_DEPTH
+) -> str:
     """`channels`, `taps` and `rows`: real input channels, taps of a slot and output rows, per group. `narrow`: x is to
-    be read a few channels at a time, which only `direct` can, since its sums go on from piece to piece.
+    be read a few channels at a time, which only `direct` can, since its sums go on from piece to piece. `deepest`: the
+    largest sum that is to be fused.
 
     direct   SIMD sums in registers over all channels and taps, 97..100 % of the FMA peak with AVX2 or AVX-512
     fused    the same with the gather in registers: 1.05..1.8 x faster where sums are short, never behind by more
-             than timing noise up to a depth of 512; where all phases of an output fit into a register block
+             than timing noise up to a depth of 512 (1024 of one phase); where all phases of an output fit into a
+             register block
     gemm     BLAS: 80..97 % on tiles this small on its AVX-512 core, 35..65 % on its AVX2 core; the better code
              where our leaves have neither instruction set (level 0), once there is enough to multiply
     (one core of a Zen 4, 2026-11)
@@ -210,7 +216,7 @@ def choose_kernel(channels: int, taps: int, rows: int, level: int, fusible: bool
         raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join(KERNELS)}, got {forced!r}")
     if forced and (forced != "fused" or fusible):
         return forced
-    if fusible and channels * taps <= FUSED_DEPTH and level > 0 and not narrow:
+    if fusible and channels * taps <= deepest and level > 0 and not narrow:
         return "fused"
     if level > 0 or channels < 8 or rows < 8:
         return "direct"
@@ -246,7 +252,8 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
     # Multiply-adds for each sample of x, if these can be read where they lie.
     uses = outputs * hit * taps if in_stride == in_slots == parts == 1 else COPY_ABOVE + 1
     narrow = uses <= SPLIT_BELOW and channels > NARROW_CHANNELS[1] and not channels_last
-    kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible, narrow)
+    deepest = FUSED_DEPTH_OF_ONE if stride == 1 else FUSED_DEPTH
+    kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible, narrow, deepest)
     if kernel == "gemm" and short:
         kernel = "direct"  # BLAS would multiply the taps that are missing as zeros: what is NaN there would show
 
