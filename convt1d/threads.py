@@ -69,8 +69,9 @@ def learn(own: float, waited: float, share: float) -> None:
 
 
 def release_workspaces() -> int:
-    """Give the threads' workspaces (2 MiB each, kept from call to call) back to the system, and what large outputs
-    that are no longer used have left for the next (see `memory`; at most 256 MiB).
+    """Give the threads' workspaces (2 MiB each, kept from call to call) back to the system.
+
+    And the memory of large outputs that are no longer used, which is kept for the next ones (at most 256 MiB).
 
     Returns
     -------
