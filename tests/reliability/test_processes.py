@@ -249,6 +249,7 @@ def test_within_another_openmp_program(tmp_path, levels):
 # --- interrupts ---------------------------------------------------------------------------------------------------
 
 INTERRUPTS = """
+signal.signal(signal.SIGINT, signal.default_int_handler)    # a shell's background job is started with it ignored
 layer, x = layers[0], np.concatenate(inputs[:1] * 30, axis=-1)
 y = layer(x)
 out, stream, interrupted = np.empty_like(y), convt1d.ConvTranspose1dStream(layer), 0
