@@ -18,6 +18,7 @@ How a call flows, and where things live::
     kernel      |  cpu/_tiles.pyx   pack the weights once; for each tile:
                 |                     load -> product -> gather      "direct" (SIMD), "gemm" (BLAS)
                 |                     load -> both in registers      "fused"  (SIMD)
+                |                     load pairs -> three products for two columns -> gather   "winograd"  (SIMD)
                 |                  cpu/_load.pxd     reading a signal, continued by its mode, or split into phases
                 |                  cpu/_leaves.inc   the SIMD leaves; _simd.h builds them for each instruction set
                 |                  cpu/_blas.pxd     the only file that touches BLAS

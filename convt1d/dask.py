@@ -99,7 +99,7 @@ def conv_transpose1d(
     that can reach its output, no others), its output chunk, and 2 MiB. Chunks shorter than that halo are computed
     together. With ``padding_mode="circular"`` the two ends of `x` need each other, and no other chunk.
 
-    Results have the bits of `convt1d.conv_transpose1d`, but for chunks of 64 samples or less in a batch, and for the
+    Results have the bits of `convt1d.conv_transpose1d`, but for chunks of 64 samples or less, and for the
     kernel "gemm" (see `dispatch.choose_kernel`), whose last bits may depend on the chunking.
 
     Examples
@@ -178,9 +178,11 @@ def _blocks(x, geometry, length_out):
     before, after = max(0, -start), max(0, stop - 1)
 
     sizes = _joined(inside.chunks[-1], max(1, before, after), ceil_div(length_out, stride))
+    margins = [outside[0], *[before] * (len(sizes) - 1)]
+    starts = [first + start for start in itertools.accumulate([0, *sizes[:-1]])]
     windows = [
-        Window(left + stride * (before if i else outside[0]), n, (0, 0))
-        for i, n in enumerate(_lengths(sizes, stride, length_out))
+        Window(left + stride * margin, n, (0, 0), (start - margin) % 2)
+        for margin, start, n in zip(margins, starts, _lengths(sizes, stride, length_out), strict=True)
     ]
     lengths = _lengths(inside.chunks[-1], stride, length_out)
 

@@ -39,7 +39,7 @@ import numpy as np
 from .geometry import ConvGeometry, Geometry
 
 #: Kernels by name; `CONVT1D_KERNEL` forces one.
-KERNELS = ("direct", "gemm", "fused")
+KERNELS = ("direct", "gemm", "fused", "winograd")
 
 # Workspace of one thread, in bytes (the promise is 2 MiB): the tile of x, its columns, and a few pointers.
 INPUT_BYTES = 1024 * 1024
@@ -80,6 +80,19 @@ GEMM_LIMIT = 500_000
 # 1.04 x faster than `direct` with 768 and 896, equal with 1536, 1.05 x slower with 3584 (a Zen 4, 2026-11).
 FUSED_DEPTH = 512
 FUSED_DEPTH_OF_ONE = 1024
+
+# Winograd's kernel: what it should gain, its shortest sums, and the most taps of a slot (a tile is so much wider).
+# With AVX2's smaller register blocks sums are kept and taken up twice as often.
+WINOGRAD_GAIN = {1: 1.1, 2: 1.03}
+WINOGRAD_DEPTH = 32
+WINOGRAD_TAPS = 64
+# What its tile of x aims at: x is never read in place, so none of it is to stay in L2, and longer rows are copied and
+# gathered faster: 64 to 128 channels 1.03..1.08 x, with 640 KiB and more slower again (a Zen 4, 2026-11).
+WINOGRAD_BYTES = 448 * 1024
+# Beside layers read a few channels at a time: 10 to 16 rows 1.07..1.22 x, 8 rows 0.9 x; 512 channels 0.8..1.0 x.
+WINOGRAD_NARROW = 1.25
+# Samples of a batch of short signals from which it pays, see `is_short`.
+WINOGRAD_SAMPLES = 32
 
 # The weights' gradient: a block has at most so many rows, and columns of so many bytes; a run as many time steps as
 # columns. Sums (512 KiB) and vectors (256 KiB) stay in a core's L2.
@@ -157,13 +170,19 @@ class Plan:
     slots: np.ndarray  # per entry: its slot
     blocks: np.ndarray  # per block: o0, outputs, entry0, entry1, slot0, slot1, offset of its weights
     consecutive: bool  # entries lie side by side in the output
+    streams: int  # rows of the tile of x for a channel: of `winograd` 3 or 4, with two samples to a column
+    slot_taps: int  # `taps`; of `winograd` the taps in so many pairs
+    slot_count: int  # slots of an output, in real numbers
+    halves: int  # of a block's entries, each side by side in the output, or 1
+    column_rows: int  # rows of a block's columns
     channels_last: bool  # the output's layout
     filled: bool  # every output position belongs to a slot
     in_place: int  # tiles of x read where they lie: 0 never, 1 those inside it, 2 the inside of every tile
     piece_channels: int  # the tile of x is loaded in pieces of at most
     piece_taps: int  # so many channels and taps
     group_size: int  # packed weights of one group
-    tile: int  # the widest tile, in columns
+    tile: int  # columns that a tile aims at
+    widest: int  # ... and has at most
     vector: int  # elements in a vector
     unit: int  # columns of a register block
 
@@ -197,16 +216,25 @@ class GradientPlan:
 
 
 def choose_kernel(
-    channels: int, taps: int, rows: int, level: int, fusible: bool, narrow: bool = False, deepest: int = FUSED_DEPTH
+    channels: int,
+    taps: int,
+    rows: int,
+    level: int,
+    fusible: bool,
+    narrow: bool = False,
+    deepest: int = FUSED_DEPTH,
+    gain: float = 0,
 ) -> str:
     """`channels`, `taps` and `rows`: real input channels, taps of a slot and output rows, per group. `narrow`: x is to
-    be read a few channels at a time, which only `direct` can, since its sums go on from piece to piece. `deepest`: the
-    largest sum that is to be fused.
+    be read a few channels at a time, where `direct` does, since its sums go on from piece to piece. `deepest`: the
+    largest sum that is to be fused. `gain`: of Winograd's products, 0 where taps are not neighbours or too many.
 
     direct   SIMD sums in registers over all channels and taps, 97..100 % of the FMA peak with AVX2 or AVX-512
     fused    the same with the gather in registers: 1.05..1.8 x faster where sums are short, never behind by more
              than timing noise up to a depth of 512 (1024 of one phase); where all phases of an output fit into a
              register block
+    winograd 3 multiplications instead of 4 for two taps and two columns: up to 1.28 x faster where sums are long and
+             samples used often, `winograd_gain`
     gemm     BLAS: 80..97 % on tiles this small on its AVX-512 core, 35..65 % on its AVX2 core; the better code
              where our leaves have neither instruction set (level 0), once there is enough to multiply
     (one core of a Zen 4, 2026-11)
@@ -214,8 +242,10 @@ def choose_kernel(
     forced = os.environ.get("CONVT1D_KERNEL", "")
     if forced and forced not in KERNELS:
         raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join(KERNELS)}, got {forced!r}")
-    if forced and (forced != "fused" or fusible):
+    if forced and (forced != "fused" or fusible) and (forced != "winograd" or gain):
         return forced
+    if level > 0 and gain >= WINOGRAD_GAIN[level]:
+        return "winograd"
     if fusible and channels * taps <= deepest and level > 0 and not narrow:
         return "fused"
     if level > 0 or channels < 8 or rows < 8:
@@ -223,10 +253,57 @@ def choose_kernel(
     return "gemm"
 
 
-def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, channels_last: bool = False) -> Plan:
+def winograd_products(taps: int) -> int:
+    """Winograd's multiplications for a sample, a slot with so many taps and two columns."""
+    return 3 * (taps // 2) + 2 * (taps % 2)
+
+
+def winograd_weights(taps: int) -> int:
+    """Its packed weights for a channel and a slot with so many taps: a + b, b and a of each pair, and an odd one."""
+    return 3 * (taps // 2) + taps % 2
+
+
+def winograd_gain(channels: int, taps: int, full: int, others: int) -> float:
+    """How much faster Winograd's products are thought to be, for so many rows with all taps and with one less.
+
+    Cycles for two vectors of columns: two multiply-adds in each; ten for the differences of a channel's samples, eight
+    for a row's sums, which are kept and taken up again in between (30 layers on a Zen 4, 2026-11: from 1.03 on, never
+    slower). Sums of fewer than 32 are another matter.
+    """
+    if channels * ceil_div(taps, 2) < WINOGRAD_DEPTH:
+        return 0.5
+    products = full * winograd_products(taps) + others * winograd_products(taps - 1)
+    direct = channels * (full * taps + others * (taps - 1))
+    return direct / (channels * products / 2 + 10 * channels + 8 * (full + others))
+
+
+def is_short(batch: int, steps: int) -> bool:
+    """Whether Winograd's kernel has too few columns to make up for its larger weights: 1024 -> 512 channels ran 1.8 x
+    slower with up to 5 samples, 1.1 x with 20, 1.05 x faster with 24, 1.2 x with 40 (a Zen 4, 2026-11). Only of signals
+    whose last bits may depend on the batch."""
+    return steps <= MERGE_LENGTH and batch * steps < WINOGRAD_SAMPLES
+
+
+def multiplied(plan: Plan) -> float:
+    """The multiplications that a plan's kernel makes, as a part of those that the definition has."""
+    if plan.kernel != "winograd":
+        return 1.0
+    others, taps = plan.slot_count - plan.full, plan.slot_taps
+    made = plan.full * winograd_products(taps) + others * winograd_products(taps - 1)
+    return made / (2 * (plan.full * taps + others * (taps - 1)))
+
+
+def plan(
+    geometry: Geometry | ConvGeometry,
+    dtype: np.dtype,
+    machine: Machine,
+    channels_last: bool = False,
+    short: bool = False,
+) -> Plan:
     """Choose the kernel and lay out the weight blocks for a compute type (float32/64, complex64/128).
 
     `channels_last`: of the output, which is then gathered across channels, not phases; no fused kernel does that.
+    `short`: for calls that `is_short` says are.
     """
     parts = 2 if dtype.kind == "c" else 1
     size = dtype.itemsize // parts
@@ -241,11 +318,11 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
         in_stride, in_slots, in_full = s, hit * parts, full * parts
         in_offsets = d * np.arange(hit, dtype=np.int64) - geometry.padding[0]
         channels *= hit
-        short = channels // in_slots * (in_slots - in_full)
+        lacking = channels // in_slots * (in_slots - in_full)
         stride, hit, full, d = parts, 1, 1, 1
     else:
         in_stride, in_slots, in_full, in_offsets = 1, parts, parts, np.zeros(1, np.int64)
-        short, stride = 0, s * parts
+        lacking, stride = 0, s * parts
     fusible = stride <= machine.rows and hit * parts == stride and (d == 1 or s == 1)
     channels_last = channels_last and geometry.out_channels > 1  # the layouts of a single channel are the same
     fusible = fusible and not channels_last
@@ -253,49 +330,82 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
     uses = outputs * hit * taps if in_stride == in_slots == parts == 1 else COPY_ABOVE + 1
     narrow = uses <= SPLIT_BELOW and channels > NARROW_CHANNELS[1] and not channels_last
     deepest = FUSED_DEPTH_OF_ONE if stride == 1 else FUSED_DEPTH
-    kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible, narrow, deepest)
-    if kernel == "gemm" and short:
+    gain = 0.0
+    if step == 1 and 2 <= taps <= WINOGRAD_TAPS and lacking == 0:
+        gain = winograd_gain(channels, taps, outputs * full * parts, outputs * (hit - full) * parts)
+        if narrow:  # what it is compared with is slower; but its tile should fit
+            gain *= WINOGRAD_NARROW if channels * 3 * X_COLUMNS // 2 * size <= WINOGRAD_BYTES else 0.5
+    if short and os.environ.get("CONVT1D_KERNEL") != "winograd":
+        gain = 0.0
+    kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible, narrow, deepest, gain)
+    if kernel == "gemm" and lacking:
         kernel = "direct"  # BLAS would multiply the taps that are missing as zeros: what is NaN there would show
+
+    slot_taps, streams = taps, 1
+    if kernel == "winograd":  # columns of two steps, taps in pairs
+        taps, streams = ceil_div(taps, 2), 3 if taps % 2 == 0 and full == hit else 4
 
     # Entries: one per slot, in the order in which their phases stand in the output if one block holds them all.
     slots = np.arange(hit * parts, dtype=np.int64)
     offsets = d * parts * (slots // parts) + slots % parts
-    if slots.size <= BLOCK_ROWS:
+    count, chunk, halves = slots.size, min(slots.size, BLOCK_ROWS), 1
+    if kernel == "winograd":  # every slot twice: of even steps and of odd ones
+        slots, offsets = np.concatenate([slots, slots + count]), np.concatenate([offsets, offsets + stride])
+        stride *= 2
+    if count <= BLOCK_ROWS:
         order = np.argsort(offsets % stride, kind="stable")
-        slots, offsets = slots[order], offsets[order]
+    elif kernel == "winograd":  # block by block, the even steps of each, then the odd ones
+        order, halves = np.lexsort((np.arange(2 * count), slots % count // chunk)), 2
+    else:
+        order = np.arange(count)
+    slots, offsets = slots[order], offsets[order]
     phases = offsets % stride
 
     # Blocks: several outputs with all their slots, or one output with some of them. Both kinds of rows (with all
     # taps, with one less) should fill the direct product's register blocks.
-    chunk = min(slots.size, BLOCK_ROWS)
     even = machine.rows // math.gcd(machine.rows, chunk, full * parts)
     most, limit = (BLOCK_ROWS if kernel == "gemm" else DIRECT_ROWS), BLOCK_ROWS
-    if channels * leading(3 * vector) * size > INPUT_BYTES:
+    if channels * streams * leading(3 * vector) * size > INPUT_BYTES:
         most = limit = PIECES_ROWS
     together = min(max(1, most // chunk // even) * even, max(1, limit // chunk), outputs)
-    depth = channels * taps - short
+    depth = channels * slot_taps - lacking
     blocks, weights = [], 0
     for o0 in range(0, outputs, together):
         width = min(together, outputs - o0)
-        for e0 in range(0, slots.size, chunk):
-            e1 = min(e0 + chunk, slots.size)
-            blocks.append((o0, width, e0, e1, e0, e1, weights))
+        for e0 in range(0, count, chunk):
+            e1 = min(e0 + chunk, count)
             long = min(max(full * parts - e0, 0), e1 - e0)
-            weights += width * ((depth - channels) * (e1 - e0) + channels * long)
+            if kernel == "winograd":
+                blocks.append((o0, width, 2 * e0, 2 * e1, e0, e1, weights))
+                packed = long * winograd_weights(slot_taps) + (e1 - e0 - long) * winograd_weights(slot_taps - 1)
+                weights += width * channels * packed
+            else:
+                blocks.append((o0, width, e0, e1, e0, e1, weights))
+                weights += width * ((depth - channels) * (e1 - e0) + channels * long)
     rows = together * chunk
+    if kernel == "winograd":
+        rows = 2 * rows + machine.rows
 
     piece = channels
-    run = max(X_BYTES // (channels * size), min(X_COLUMNS, X_MOST_BYTES // (channels * size)))
+    column = channels * streams * size
+    if kernel == "winograd":
+        run = max(WINOGRAD_BYTES // column, min(X_COLUMNS // 2, X_MOST_BYTES // column))
+    else:
+        run = max(X_BYTES // column, min(X_COLUMNS, X_MOST_BYTES // column))
     if narrow and kernel == "direct":
         piece, run = int(np.clip(uses, *NARROW_CHANNELS)), NARROW_BYTES // size
     unit = vector * _register_vectors(machine, stride if kernel == "fused" else 1, outputs)
     tile = _widest_tile(run, rows, size, unit)
-    piece_taps = int(min(taps, 1 + tile // step))
-    width = leading(tile + (piece_taps - 1) * step)
-    piece_channels = min(piece, INPUT_BYTES // (width * size))
+    piece_taps = taps if kernel == "winograd" else int(min(taps, 1 + tile // step))
+    forced = bool(os.environ.get("CONVT1D_TILE"))
+    widest = tile if forced else min(tile + tile // 4, COLUMN_BYTES // (rows * size) - 64)
+    width = leading(widest + (piece_taps - 1) * step)
+    piece_channels = min(piece, INPUT_BYTES // (width * size * streams))
+    if kernel == "winograd":
+        piece_channels = _equal_parts(channels, piece_channels, 1)
     if kernel == "fused" and (piece_taps < taps or piece_channels < channels):
         kernel = "direct"  # its sums go on from piece to piece
-    in_place = 0 if kernel == "gemm" or uses > COPY_ABOVE else 1 if uses > SPLIT_BELOW else 2
+    in_place = 0 if kernel in ("gemm", "winograd") or uses > COPY_ABOVE else 1 if uses > SPLIT_BELOW else 2
     return Plan(
         kernel=kernel,
         parts=parts,
@@ -312,18 +422,26 @@ def plan(geometry: Geometry | ConvGeometry, dtype: np.dtype, machine: Machine, c
         full=full * parts,
         period=period,
         step=step,
-        reach=(taps - 1) * step if correlates else 0,
+        reach=(slot_taps - 1) * step if correlates else 0,
         offsets=offsets,
         slots=slots,
+        streams=streams,
+        slot_taps=slot_taps,
+        slot_count=count,
+        halves=halves,
+        column_rows=rows,
         blocks=np.array(blocks, dtype=np.int64),
-        consecutive=bool((phases == phases[0] + np.arange(phases.size)).all()),
+        consecutive=all(
+            bool((np.diff(run) == 1).all()) for _, _, e0, e1, *_ in blocks for run in np.split(phases[e0:e1], halves)
+        ),
         channels_last=channels_last,
-        filled=hit * parts == stride,
+        filled=slots.size == stride,
         in_place=in_place,
         piece_channels=piece_channels,
         piece_taps=piece_taps,
         group_size=weights,
         tile=tile,
+        widest=widest,
         vector=vector,
         unit=unit,
     )
@@ -421,19 +539,20 @@ def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int) -
     columns = last - first + 1 + margin
     steps = output_length if plan.correlates else length
     merged = batch > 1 and steps <= MERGE_LENGTH and margin < columns <= 4 * MERGE_LENGTH
-    if batch > 1 and plan.kernel != "gemm" and margin < columns <= 4 * MERGE_LENGTH:
+    if batch > 1 and plan.kernel not in ("gemm", "winograd") and margin < columns <= 4 * MERGE_LENGTH:
         merged = merged or ceil_div(columns - margin, plan.vector) * plan.vector >= MERGE_GAIN * columns
     total = batch * columns - margin if merged else columns - margin
     forced = bool(os.environ.get("CONVT1D_TILE"))
-    tile = plan.tile
+    tile, widest = plan.tile, plan.widest
     if plan.piece_channels < plan.channels and plan.in_place == 2 and not forced:
-        tile = max(plan.unit, min(tile, ceil_div(total, NARROW_TILES)))
-    tiles = max(1, ceil_div(total, tile))
+        tile = widest = max(plan.unit, min(tile, ceil_div(total, NARROW_TILES)))
     if not forced:
         # equal tiles, of whole register blocks if there are several
+        if total > widest:
+            widest = widest // plan.unit * plan.unit or widest
+        tiles = max(1, ceil_div(total, widest), round(total / tile))
         unit = plan.unit if tiles > 1 else plan.vector
-        tile = max(1, min(tile, ceil_div(total, tiles * unit) * unit))
-    rows = int((plan.blocks[:, 1] * (plan.blocks[:, 3] - plan.blocks[:, 2])).max())
+        tile = max(1, min(widest, ceil_div(total, tiles * unit) * unit))
     return Tiling(
         first=first,
         columns=columns,
@@ -441,21 +560,22 @@ def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int) -
         merged=merged,
         tile=tile,
         tiles=max(1, ceil_div(total, tile)),
-        gemm_channels=max(1, GEMM_LIMIT // (tile * rows)),
+        gemm_channels=max(1, GEMM_LIMIT // (tile * plan.column_rows)),
     )
 
 
 def policy(machine: Machine) -> str:
     """The kernel policy in force, in words."""
     forced = [f"{name}={os.environ[name]}" for name in ("CONVT1D_KERNEL", "CONVT1D_TILE") if os.environ.get(name)]
+    kinds = (
+        ("deep layers", 512, 2, 2048, True, winograd_gain(512, 2, 2048, 0)),
+        ("layers of few channels", 16, 2, 32, True, winograd_gain(16, 2, 32, 0)),
+        ("depthwise", 1, 6, 2, True, 0.0),
+        ("large strides, dilated", 64, 2, 100, False, 0.0),
+    )
     chosen = ", ".join(
-        f"{what}: {choose_kernel(channels, taps, rows, machine.level, fusible)}"
-        for what, channels, taps, rows, fusible in (
-            ("deep layers", 512, 2, 2048, True),
-            ("layers of few channels", 64, 2, 64, True),
-            ("depthwise", 1, 6, 2, True),
-            ("unusual strides", 64, 2, 100, False),
-        )
+        f"{what}: {choose_kernel(channels, taps, rows, machine.level, fusible, gain=gain)}"
+        for what, channels, taps, rows, fusible, gain in kinds
     )
     return chosen + (f" (forced: {', '.join(forced)})" if forced else "")
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,7 @@ class Operator:
         self._calls: dict = {}
         self._on_device: Any = None
 
-    def __call__(self, x, output_size=None, out=None, workers=None, channels_last=False, precision="float32"):
+    def __call__(self, x, output_size=None, out=None, workers=None, channels_last=False, precision="float32", origin=0):
         allowed = None if workers is None else threads.count(workers)
         if precision != "float32":
             cuda.check_precision(precision)
@@ -54,13 +55,16 @@ class Operator:
             output_padding = geometry_module.output_padding_for(
                 self.geometry, length, output_size, x.shape, channels_last
             )
-        key = (x.dtype, x.shape, output_padding, channels_last)
+        key = (x.dtype, x.shape, output_padding, channels_last, origin % 2)
         call = self._calls.get(key)
         if call is None:
             self._check_shape(x, channels_last)
             length = x.shape[-2 if channels_last else -1]
             extra = () if output_padding is None else (output_padding,)
-            call = self._remember(key, x, self.geometry.window(length, *extra), allowed, channels_last)
+            window = self.geometry.window(length, *extra)
+            if origin % 2:
+                window = replace(window, origin=1)
+            call = self._remember(key, x, window, allowed, channels_last)
         return self._run(call, x.swapaxes(-1, -2) if channels_last else x, out, allowed)
 
     def on_device(self) -> DeviceOperator:
@@ -122,15 +126,16 @@ class Operator:
         batch = x.shape[0] if x.ndim == 3 else 1
         from .cpu import _tiles  # SciPy's BLAS takes 0.15 s to import: not before it is needed
 
-        kernel, bias = self._kernel(compute, allowed, channels_last)
+        steps = window.length if isinstance(geometry, ConvGeometry) else length
+        kernel, bias = self._kernel(compute, allowed, channels_last, dispatch.is_short(batch, steps))
         if batch == 0:
             call = None, dtype, compute, bias, shape, np.empty, None
         else:
             sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
-            left = window.start + kernel.plan.reach
+            odd = window.origin % 2 if kernel.plan.kernel == "winograd" else 0
+            left = window.start + kernel.plan.reach + odd * geometry.stride
             tiling = dispatch.tiling(kernel.plan, left, batch, length, window.length)
-            run = _tiles.Run(kernel, tiling, left, batch, length, window.length, sources)
-            steps = window.length if kernel.plan.correlates else length
+            run = _tiles.Run(kernel, tiling, left, batch, length, window.length, odd, sources)
             multiply_adds = batch * steps * self.weight.size * (4 if compute.kind == "c" else 1)
             data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * window.length)
             call = run, dtype, compute, bias, shape, memory.allocator(shape, dtype), (multiply_adds, data_bytes)
@@ -143,10 +148,10 @@ class Operator:
         # packed weights are made again where the operator is used next
         return Operator, (self.geometry, self.weight, self.bias)
 
-    def _kernel(self, compute, allowed, channels_last):
-        """Packed weights and bias in a compute type and output layout."""
+    def _kernel(self, compute, allowed, channels_last, short):
+        """Packed weights and bias in a compute type and output layout, for calls that are `short` or not."""
         channels_last = channels_last and self.geometry.out_channels > 1
-        found = self._kernels.get((compute, channels_last))
+        found = self._kernels.get((compute, channels_last, short))
         if found is None:
             from .cpu import _runtime, _tiles
 
@@ -155,9 +160,13 @@ class Operator:
             bias = None
             if self.bias is not None:
                 bias = np.ascontiguousarray(arrays.cast("bias", self.bias, compute))
-            plan = dispatch.plan(self.geometry, compute, _runtime.machine(), channels_last)
-            kernel = _tiles.Kernel(plan, weight, self.geometry.groups, allowed)
-            found = self._kernels[compute, channels_last] = kernel, bias
+            plan = dispatch.plan(self.geometry, compute, _runtime.machine(), channels_last, short)
+            other = self._kernels.get((compute, channels_last, not short))
+            if other is not None and other[0].plan.kernel == plan.kernel:
+                kernel = other[0]  # the length makes no difference: one copy of the weights serves both
+            else:
+                kernel = _tiles.Kernel(plan, weight, self.geometry.groups, allowed)
+            found = self._kernels[compute, channels_last, short] = kernel, bias
         return found
 
 
@@ -249,12 +258,17 @@ def conv_transpose1d(
     Results are the same bits for any number of workers; on another CPU or version the last bits may differ. A
     sample gives the same bits alone and in a batch if L > 64.
 
+    Layers of many channels take three products for four by Winograd's identity [2]_: rounding errors are of the same
+    size (docs/definition.md); numbers that are infinite, NaN or too large to be squared are multiplied as they are.
+
     CuPy arrays, and torch tensors on a CUDA device, are computed there; x, weight, bias and `out` must be of one kind
     and on one device, and so is the result (docs/gpu.md).
 
     References
     ----------
     .. [1] Vincent Dumoulin and Francesco Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285
+    .. [2] Andrew Lavin and Scott Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308; the
+       products are F(2, 2), also known as a fast FIR filter.
 
     Examples
     --------

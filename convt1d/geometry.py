@@ -42,6 +42,9 @@ class Window:
     start: int  # the first output sample, counted before any crop
     length: int  # how many
     halo: tuple[int, int]  # samples left and right of the input that its padding mode continues it by
+    # Which sample of a longer signal the input begins with, or whether an odd one: Winograd's products take pairs of
+    # samples, and those should be the same ones whatever part of the signal is given.
+    origin: int = 0
 
 
 @dataclass(frozen=True, slots=True)

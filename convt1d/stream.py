@@ -132,8 +132,8 @@ class ConvTranspose1dStream:
 
     ``zeros`` and ``replicate`` need no more latency than the crop; ``reflect`` only the longer warm-up.
 
-    Results have the bits of the whole-signal call, but for the kernel "gemm" (see `dispatch.choose_kernel`), whose last
-    bits may depend on the chunking.
+    Results have the bits of the whole-signal call, but for chunks of less than 32 samples (and `flush`) if the kernel
+    is "winograd", and for "gemm" (see `dispatch.choose_kernel`), whose last bits may depend on the chunking.
 
     A chunk costs the arithmetic of its samples, about 5 us, and the copying of it. The first chunk packs the weights,
     and a chunk length that is new costs some 30 us once; 512 lengths are remembered. The buffer holds the largest
@@ -250,7 +250,8 @@ class ConvTranspose1dStream:
             elif self._received < self.warm_up:
                 y = self._first_output(end, received, received, received * self._geometry.stride - self.latency, out)
             else:
-                y = self._operator(buffer[..., start - self._history : end], None, out, self._workers)
+                recent = buffer[..., start - self._history : end]
+                y = self._operator(recent, None, out, self._workers, origin=self._received - self._history)
         except BaseException:
             if first:
                 self.reset()
@@ -294,7 +295,8 @@ class ConvTranspose1dStream:
             if waiting:
                 y = self._first_output(end, length, length + self._after, missing, None)
             else:
-                y = self._operator(buffer[..., self._end - self._history : end], None, None, self._workers)
+                recent = buffer[..., self._end - self._history : end]
+                y = self._operator(recent, None, None, self._workers, origin=length - self._history)
                 y = np.ascontiguousarray(y[..., :missing])
         self._flushed = True
         return y
@@ -442,7 +444,8 @@ class ConvTranspose1dStream:
             arrays.check_out(out, (*lead, wanted), self._result)
         window = self._buffer[..., end - fresh - history : end]
         window[..., :history] = self._outside(-history, 0, history + length, length)
-        y = self._operator(window, None, None, self._workers)[..., self.latency : self.latency + wanted]
+        y = self._operator(window, None, None, self._workers, origin=-history)
+        y = y[..., self.latency : self.latency + wanted]
         if out is None:
             return np.ascontiguousarray(y)
         out[...] = y

@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 import convt1d
 from convt1d import conv_transpose1d, conv_transpose1d_backward
 
-SETTINGS = st.tuples(st.sampled_from([None, "gemm", "direct", "fused"]), st.sampled_from([None, 1, 2, 5, 16, 40]))
+SETTINGS = st.tuples(
+    st.sampled_from([None, "gemm", "direct", "fused", "winograd"]), st.sampled_from([None, 1, 2, 5, 16, 40])
+)
 ALONG = st.sampled_from([None, "x", "g", "time"])
 MACHINES = [
     convt1d.dispatch.Machine(0, 4, 16, (4, 3, 3, 2)),

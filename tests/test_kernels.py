@@ -48,30 +48,39 @@ def test_workspace_stays_under_its_promise(machine, dtype, args, tile, monkeypat
         monkeypatch.setenv("CONVT1D_KERNEL", kernel)
         plan = dispatch.plan(checked, dtype, machine)
         size = dtype.itemsize // plan.parts
-        rows = max(o * (e1 - e0) for _, o, e0, e1, *_ in plan.blocks)
-        width = plan.tile + (plan.piece_taps - 1) * plan.step
-        tile_of_x = plan.piece_channels * dispatch.leading(width) * size
-        columns = rows * dispatch.leading(plan.tile) * size
+        assert max(o * (e1 - e0) for _, o, e0, e1, *_ in plan.blocks) <= plan.column_rows
+        ldx = dispatch.leading(plan.widest + (plan.piece_taps - 1) * plan.step)
+        tile_of_x = plan.streams * plan.piece_channels * ldx * size
+        columns = plan.column_rows * dispatch.leading(plan.widest) * size
+        row = 2 * ldx * size if plan.streams > 1 else 0
         assert plan.piece_channels >= 1
-        assert tile_of_x + columns + rows * (8 + size) + 64 * size <= 2 * 1024 * 1024
+        assert tile_of_x + columns + plan.column_rows * (8 + size) + row + 64 * size <= 2 * 1024 * 1024
+        for length in (1, 50, 1000, 100_000):
+            assert dispatch.tiling(plan, 0, 2, length, checked.output_length(length)).tile <= plan.widest
 
 
 @pytest.mark.parametrize("machine", MACHINES)
 @pytest.mark.parametrize("args", LAYERS[:6])
-def test_blocks_cover_every_row_once(machine, args):
-    plan = dispatch.plan(geometry.check(*args), np.dtype("float32"), machine)
-    outputs = args[1] // args[6]
-    seen = np.zeros((outputs, plan.slots.size), int)
-    for o0, width, e0, e1, slot0, slot1, _ in plan.blocks:
-        assert sorted(plan.slots[e0:e1]) == list(range(slot0, slot1))
-        seen[o0 : o0 + width, slot0:slot1] += 1
-    assert (seen == 1).all()
+def test_blocks_cover_every_row_once(machine, args, monkeypatch):
+    for kernel in dispatch.KERNELS:
+        monkeypatch.setenv("CONVT1D_KERNEL", kernel)
+        plan = dispatch.plan(geometry.check(*args), np.dtype("float32"), machine)
+        outputs = args[1] // args[6]
+        seen = np.zeros((outputs, plan.slots.size), int)
+        for o0, width, e0, e1, slot0, slot1, _ in plan.blocks:
+            halves = [range(slot0, slot1), range(slot0 + plan.slot_count, slot1 + plan.slot_count)]
+            assert sorted(plan.slots[e0:e1]) == [slot for half in halves[: plan.streams // 2 + 1] for slot in half]
+            seen[o0 : o0 + width, plan.slots[e0:e1]] += 1
+        assert (seen == 1).all()
 
 
 def test_choice_of_kernel_is_readable():
     choose = dispatch.choose_kernel
     assert choose(channels=512, taps=2, rows=2048, level=2, fusible=True) == "direct"
+    assert choose(channels=512, taps=2, rows=2048, level=2, fusible=True, gain=1.3) == "winograd"
+    assert choose(channels=512, taps=2, rows=2048, level=0, fusible=True, gain=1.3) == "gemm"
     assert choose(channels=64, taps=2, rows=64, level=1, fusible=True) == "fused"
+    assert choose(channels=64, taps=2, rows=16, level=1, fusible=True, gain=1.01) == "fused"
     assert choose(channels=64, taps=2, rows=50, level=2, fusible=False) == "direct"
     assert choose(channels=512, taps=2, rows=2048, level=0, fusible=True) == "gemm"
     assert choose(channels=1, taps=6, rows=2, level=0, fusible=False) == "direct"
@@ -90,8 +99,9 @@ def test_choice_of_kernel_is_readable():
         (1, 17, 1, 1, 1, 1, 1, 5000),
     ],
 )
-def test_few_channels_at_a_time(batch, c_in, groups, c_out, k, stride, dilation, length, dtype, mode):
+def test_few_channels_at_a_time(batch, c_in, groups, c_out, k, stride, dilation, length, dtype, mode, monkeypatch):
     """What multiplies each sample but a few times is read in pieces of some channels, here of integers."""
+    monkeypatch.setenv("CONVT1D_KERNEL", "direct")
     given = geometry.check(c_in, c_out, k, stride, 1, 0, groups, dilation, mode)
     plan = dispatch.plan(given, np.dtype(dtype), MACHINES[2])
     assert plan.kernel == "direct"
@@ -109,7 +119,7 @@ def test_few_channels_at_a_time(batch, c_in, groups, c_out, k, stride, dilation,
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
 @pytest.mark.parametrize(("c_out", "k", "stride"), [(16, 5, 2), (24, 3, 1), (5, 16, 8)])
-@pytest.mark.parametrize("kernel", ["direct", "fused"])
+@pytest.mark.parametrize("kernel", ["direct", "fused", "winograd"])
 def test_sums_are_the_same_in_every_column(c_out, k, stride, dtype, kernel, monkeypatch):
     """A last vector may be whole, half, or a few columns along the rows: what precedes it says what it must hold."""
     monkeypatch.setenv("CONVT1D_KERNEL", kernel)
@@ -122,7 +132,7 @@ def test_sums_are_the_same_in_every_column(c_out, k, stride, dtype, kernel, monk
         np.testing.assert_array_equal(layer(x[..., :length])[..., within], whole[..., within])
 
 
-@pytest.mark.parametrize("kernel", ["", "direct", "gemm"])
+@pytest.mark.parametrize("kernel", ["", "direct", "gemm", "winograd"])
 @pytest.mark.parametrize(
     ("c_in", "c_out", "k", "stride", "dilation"), [(8, 4, 4, 2, 1), (5, 3, 3, 1, 2), (16, 2, 7, 3, 1), (1, 1, 16, 8, 1)]
 )
@@ -138,7 +148,52 @@ def test_signals_side_by_side_have_the_bits_of_one_alone(c_in, c_out, k, stride,
         x[2, 0, -1] = np.inf  # and nothing crosses over
         merged += dispatch.tiling(plan, 1, 5, length, layer.output_length(length)).merged
         np.testing.assert_array_equal(layer(x), [layer(one) for one in x])
-    assert (merged > 0) == (kernel != "gemm")
+    assert (merged > 0) == (plan.kernel not in ("gemm", "winograd"))
+
+
+def test_gain_of_winograds_products():
+    gain = dispatch.winograd_gain
+    assert 1.25 < gain(channels=512, taps=2, full=2048, others=0) < 4 / 3  # three products for four
+    assert gain(512, 3, 2048, 0) < 6 / 5  # the odd tap of each slot saves nothing
+    assert gain(512, 2, 1024, 1024) < gain(512, 2, 2048, 0)
+    assert gain(512, 2, 4, 0) < 1  # few products for each difference
+    assert gain(16, 2, 2048, 0) < 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("k", "stride"), [(4, 2), (16, 8), (7, 1), (11, 4), (3, 1)])
+def test_winograds_products_are_about_as_precise(k, stride, dtype, monkeypatch):
+    """Of the root mean square, and of the largest, against sums in a higher precision."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 64, 200)), rng.standard_normal((64, 16, k))
+    x, w = x.astype(dtype), w.astype(dtype)
+    exact = naive.conv_transpose1d(x.astype(np.longdouble), w.astype(np.longdouble), None, stride)
+    errors = {}
+    for kernel in ("direct", "winograd"):
+        monkeypatch.setenv("CONVT1D_KERNEL", kernel)
+        error = np.abs(convt1d.conv_transpose1d(x, w, stride=stride) - exact)
+        errors[kernel] = np.array([np.sqrt((error**2).mean()), error.max()])
+    assert (errors["winograd"] > 0).all()
+    assert (errors["winograd"] < 2.5 * errors["direct"]).all(), errors
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_differences_do_not_overflow_where_samples_do_not(dtype, monkeypatch):
+    """A tile whose numbers are too large to be squared is multiplied tap by tap, as are all with such weights."""
+    huge = np.finfo(dtype).max
+    results = {}
+    for kernel in ("direct", "winograd"):
+        monkeypatch.setenv("CONVT1D_KERNEL", kernel)
+        x = np.ones((1, 8, 300), dtype)
+        w = np.full((8, 3, 4), 0.01, dtype)
+        x[0, 2, 100], x[0, 2, 101], x[0, 3, 131] = huge, -huge, np.inf
+        results[kernel] = [convt1d.conv_transpose1d(x, w, stride=2)]
+        x[0, 2:4, 100:132], w[1, 1, 0], w[1, 2, 2] = 0.01, huge, -huge
+        results[kernel].append(convt1d.conv_transpose1d(x, w, stride=2))
+    for direct, winograd in zip(results["direct"], results["winograd"], strict=True):
+        np.testing.assert_array_equal(np.isfinite(winograd), np.isfinite(direct))
+        np.testing.assert_allclose(winograd, direct, rtol=1e-5)
+        assert np.abs(winograd[np.isfinite(winograd)]).max() > huge / 200
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 
 import convt1d
 
-SETTINGS = st.tuples(st.sampled_from([None, "gemm", "direct", "fused"]), st.sampled_from([None, 1, 2, 5, 16, 40]))
+SETTINGS = st.tuples(
+    st.sampled_from([None, "gemm", "direct", "fused", "winograd"]), st.sampled_from([None, 1, 2, 5, 16, 40])
+)
 WORKERS = (1, 2, 3, 4, None)
 SEEDS = st.integers(0, 2**32)
 DTYPES = {"f": (np.float32, np.float64), "c": (np.complex64, np.complex128)}
@@ -69,7 +71,7 @@ def test_large(force, name, mode):
     x = np.rint(2 * normal(rng, (2, c_in, length), dtype))
     w = np.rint(2 * normal(rng, (c_in, c_out // geometry["groups"], kernel_size), dtype))
     expected = oracle(x, w, None, geometry | {"padding_mode": mode})
-    for kernel in (None, "gemm", "direct", "fused"):
+    for kernel in (None, "gemm", "direct", "fused", "winograd"):
         with force(kernel):
             y = convt1d.conv_transpose1d(x, w, **geometry, padding_mode=mode)
         np.testing.assert_array_equal(y, expected, err_msg=f"kernel {kernel}")
@@ -113,7 +115,7 @@ def test_workers_give_the_same_bits_on_long_signals(dtype):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("kernel", ["direct", "fused"])
+@pytest.mark.parametrize("kernel", ["direct", "fused", "winograd"])
 @pytest.mark.parametrize("stride", range(1, 10))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
 def test_a_sample_has_the_same_bits_in_a_longer_signal(force, kernel, stride, dtype):

@@ -253,8 +253,8 @@ static int simd_level(void)
     return 0;
 }
 
-typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
-                             Ahead *);
+typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
+                             const float *, int, Ahead *);
 typedef void (*correlate_float)(const float *const *, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, float *, ptrdiff_t,
                                 ptrdiff_t, ptrdiff_t);
 typedef void (*dot_float)(const float *, const float *const *, ptrdiff_t, float *, ptrdiff_t, ptrdiff_t);
@@ -262,10 +262,12 @@ typedef void (*fused_float)(const float *, ptrdiff_t, const float *, float *, pt
                             const float *, Ahead *, ptrdiff_t, int);
 typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *);
 typedef void (*copy_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+typedef int (*pair_float)(float *, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                        int, int);
 typedef void (*split_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*unfold_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
-typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t, int,
-                             Ahead *);
+typedef void (*direct_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
+                             const double *, int, Ahead *);
 typedef void (*correlate_double)(const double *const *, ptrdiff_t, ptrdiff_t, const double *, ptrdiff_t, double *, ptrdiff_t,
                                 ptrdiff_t, ptrdiff_t);
 typedef void (*dot_double)(const double *, const double *const *, ptrdiff_t, double *, ptrdiff_t, ptrdiff_t);
@@ -273,6 +275,8 @@ typedef void (*fused_double)(const double *, ptrdiff_t, const double *, double *
                             const double *, Ahead *, ptrdiff_t, int);
 typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *);
 typedef void (*copy_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
+typedef int (*pair_double)(double *, ptrdiff_t, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                        int, int);
 typedef void (*split_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef void (*unfold_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 
@@ -290,7 +294,9 @@ static inline dot_double dot_leaf_double(int level) { return BY_LEVEL(dot, d); }
 static inline fused_float fused_leaf_float(int level) { return BY_LEVEL(fused, f); }
 static inline fused_double fused_leaf_double(int level) { return BY_LEVEL(fused, d); }
 static inline copy_float copy_leaf_float(int level) { return BY_LEVEL(copy, f); }
+static inline pair_float pair_leaf_float(int level) { return BY_LEVEL(pair, f); }
 static inline copy_double copy_leaf_double(int level) { return BY_LEVEL(copy, d); }
+static inline pair_double pair_leaf_double(int level) { return BY_LEVEL(pair, d); }
 /* 32-byte vectors transpose faster than 64-byte ones (stride 2: 0.05 against 0.17 ns a sample, Zen 4, 2026-11). */
 #define NARROW(level) ((level) > 1 ? 1 : (level))
 static inline gather_float gather_leaf_float(int level) { level = NARROW(level); return BY_LEVEL(gather, f); }

@@ -18,9 +18,9 @@ cdef extern from "_simd.h" nogil:
         Lines y
 
     ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
-                                  Py_ssize_t, Py_ssize_t, int, Ahead *)
+                                  Py_ssize_t, Py_ssize_t, const float *, int, Ahead *)
     ctypedef void (*direct_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
-                                   Py_ssize_t, Py_ssize_t, int, Ahead *)
+                                   Py_ssize_t, Py_ssize_t, const double *, int, Ahead *)
     ctypedef void (*correlate_float)(const float **, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, float *,
                                      Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*dot_float)(const float *, const float **, Py_ssize_t, float *, Py_ssize_t, Py_ssize_t)
@@ -36,10 +36,14 @@ cdef extern from "_simd.h" nogil:
     ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                    const double *)
     ctypedef void (*copy_float)(float *, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
+    ctypedef int (*pair_float)(float *, Py_ssize_t, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                               int, int)
     ctypedef void (*split_float)(float *, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*unfold_float)(float *, Py_ssize_t, const float *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                   Py_ssize_t)
     ctypedef void (*copy_double)(double *, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
+    ctypedef int (*pair_double)(double *, Py_ssize_t, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t,
+                                int, int)
     ctypedef void (*split_double)(double *, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t)
     ctypedef void (*unfold_double)(double *, Py_ssize_t, const double *, Py_ssize_t, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                    Py_ssize_t)
@@ -54,7 +58,9 @@ cdef extern from "_simd.h" nogil:
     gather_float gather_leaf_float(int)
     gather_double gather_leaf_double(int)
     copy_float copy_leaf_float(int)
+    pair_float pair_leaf_float(int)
     copy_double copy_leaf_double(int)
+    pair_double pair_leaf_double(int)
     split_float split_leaf_float(int)
     split_double split_leaf_double(int)
     unfold_float unfold_leaf_float(int)
@@ -69,12 +75,12 @@ cdef extern from "_simd.h" nogil:
 
 
 cdef inline void direct_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *c, Py_ssize_t ldc,
-                             const Sum *sum, Py_ssize_t rows, Py_ssize_t n, bint add,
+                             const Sum *sum, Py_ssize_t rows, Py_ssize_t n, const real *start, bint add,
                              Ahead *ahead) noexcept nogil:
     if real is float:
-        direct_leaf_float(level)(x, ldx, w, c, ldc, sum, rows, n, add, ahead)
+        direct_leaf_float(level)(x, ldx, w, c, ldc, sum, rows, n, start, add, ahead)
     else:
-        direct_leaf_double(level)(x, ldx, w, c, ldc, sum, rows, n, add, ahead)
+        direct_leaf_double(level)(x, ldx, w, c, ldc, sum, rows, n, start, add, ahead)
 
 
 cdef inline void fused_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *y, Py_ssize_t ldy,
@@ -117,6 +123,14 @@ cdef inline void copy_leaf(int level, real *dst, Py_ssize_t ldd, const real *x, 
         copy_leaf_float(level)(dst, ldd, x, ldx, rows, n)
     else:
         copy_leaf_double(level)(dst, ldd, x, ldx, rows, n)
+
+
+cdef inline bint pair_leaf(int level, real *both, Py_ssize_t ldd, Py_ssize_t apart, const real *x, Py_ssize_t ldx,
+                           Py_ssize_t rows, Py_ssize_t n, bint plain, bint singles) noexcept nogil:
+    if real is float:
+        return pair_leaf_float(level)(both, ldd, apart, x, ldx, rows, n, plain, singles)
+    else:
+        return pair_leaf_double(level)(both, ldd, apart, x, ldx, rows, n, plain, singles)
 
 
 cdef inline void split_leaf(int level, real *dst, Py_ssize_t ldd, const real *x, Py_ssize_t stride,

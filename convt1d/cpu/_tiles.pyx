@@ -8,7 +8,7 @@
     product   weights^T x tile  ->  columns        direct (SIMD) or BLAS, accumulated over taps and channels
     gather    columns + bias    ->  y              each output sample written once
 
-or, in the fused kernel, product and gather in one.
+or, in the fused kernel, product and gather in one; or, in Winograd's, three products for two columns (`winograd`).
 Tiles x weight blocks x groups x batch are independent: any order, any number of threads, the same bits.
 Everything here assumes checked arguments (geometry.py, arrays.py, dispatch.py).
 """
@@ -27,12 +27,13 @@ from convt1d.cpu._runtime cimport (
     LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
 )
 from convt1d.cpu._simd cimport (
-    AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, real,
-    simd_rows,
+    AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, pair_leaf,
+    real, simd_rows,
 )
 
 import numpy as np
 
+from convt1d import dispatch
 from convt1d.cpu import _runtime
 
 cdef enum:
@@ -49,17 +50,22 @@ cdef struct Block:
     Py_ssize_t slots
     Py_ssize_t full_slots  # slots with all taps: their rows come first
     Py_ssize_t full_rows
+    Py_ssize_t channel_weights      # of `winograd`: packed for one channel
 
 cdef struct Entry:
     Py_ssize_t phase, shift    # its column i stands at stride*(i + shift) + phase - left of the output
-    Py_ssize_t slot
+    Py_ssize_t slot, half
     Py_ssize_t first, last     # the q = i + shift whose position is inside the output: first <= q < last
 
 cdef struct Layer:
-    bint direct, fused, consecutive
+    bint direct, fused, winograd, consecutive
+    bint plain             # `winograd`, with weights too large for sums
     bint channels_last     # of y
     int level, in_place
     Py_ssize_t parts, channels, outputs, groups, stride, taps, step, period
+    Py_ssize_t streams     # rows of the tile of x for a channel: 1, of `winograd` 3 or 4
+    Py_ssize_t slot_taps   # `taps`; of `winograd`, which counts pairs of them, the taps themselves
+    Py_ssize_t halves      # runs of entries in a block, see `gather`
     Py_ssize_t piece_channels, piece_taps, group_size, nblocks, most_rows
     Py_ssize_t unit        # columns of a register block
     Block *blocks
@@ -78,6 +84,8 @@ cdef struct Call:
     bint merged
     int in_place
     Entry *entries
+    Py_ssize_t odd                          # 1: x begins with an odd sample of the whole signal (`winograd`)
+    bint even_steps, odd_steps              # columns of which belong to the output
     bint even                               # no entry is shifted, and all stand side by side ...
     Py_ssize_t first_inside, last_inside    # ... inside the output for these i
     Py_ssize_t ldx, ldc
@@ -93,14 +101,20 @@ cdef enum:
 
 # ---- load -------------------------------------------------------------------------------------------------
 
-cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t f,
-               Py_ssize_t width, Py_ssize_t c0, Py_ssize_t c1, real *dst) noexcept nogil:
-    """Columns f .. f+width-1 of one sample or of the merged batch, as rows of ldx; a vector of zeros behind them."""
+cdef bint load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t f,
+               Py_ssize_t width, Py_ssize_t c0, Py_ssize_t c1, real *dst, real *row, bint plain) noexcept nogil:
+    """Columns f .. f+width-1 of one sample or of the merged batch, as rows of ldx; a vector of zeros behind them.
+
+    For `winograd`, its three or four rows of a channel, `plain` or differences (`pair` in _leaves.inc), by way of a
+    `row`; returns whether all numbers are such that there may be differences.
+    """
     cdef Py_ssize_t n, within, run, i, done = 0, c
+    cdef bint ordinary = True
     cdef const real *x = <const real *>call.x.x + group * (layer.channels // layer.phases.slots) * call.x.sc
-    if call.merged and call.x.length < FEW and call.x.hl == 0 and call.x.hr == 0 and not layer.correlates:
+    if (call.merged and call.x.length < FEW and call.x.hl == 0 and call.x.hr == 0 and not layer.correlates
+            and not layer.winograd):
         load_merged[real](layer, call, x, f, width, c0, c1, dst)
-        return
+        return ordinary
     while done < width:
         n, within = sample, f + done
         run = width - done
@@ -111,15 +125,50 @@ cdef void load(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize
             if n >= call.batch:
                 break
         i = call.first - call.margin + within
-        if layer.correlates:
-            load_phases[real](&call.x, layer.level, &layer.phases, x + n * call.x.sn, layer.parts, c0, c1, i, run,
-                              dst + done, call.ldx)
+        if layer.winograd:
+            ordinary &= load_pairs[real](layer, call, x + n * call.x.sn, c0, c1, i, run, dst + done, row, plain)
         else:
-            load_run[real](&call.x, layer.level, x + n * call.x.sn, layer.parts, c0, c1, i, run, dst + done, call.ldx)
+            load_samples[real](layer, call, x + n * call.x.sn, c0, c1, i, run, dst + done)
         done += run
     if done < call.ldx:
-        for c in range(c1 - c0):
+        for c in range(layer.streams * (c1 - c0)):
             memset(dst + c * call.ldx + done, 0, min(call.ldx - done, width - done + 16) * sizeof(real))
+    return ordinary
+
+
+cdef bint load_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t f,
+                    Py_ssize_t width, Py_ssize_t c0, Py_ssize_t c1, real *dst, real *row) noexcept nogil:
+    """`load`; returns whether that was done `plain`, as it is where there may be no differences."""
+    if load[real](layer, call, sample, group, f, width, c0, c1, dst, row, layer.plain) or layer.plain:
+        return layer.plain
+    load[real](layer, call, sample, group, f, width, c0, c1, dst, row, True)
+    return True
+
+
+cdef inline void load_samples(const Layer *layer, const Call *call, const real *x, Py_ssize_t c0, Py_ssize_t c1,
+                              Py_ssize_t i, Py_ssize_t n, real *dst) noexcept nogil:
+    if layer.correlates:
+        load_phases[real](&call.x, layer.level, &layer.phases, x, layer.parts, c0, c1, i, n, dst, call.ldx)
+    else:
+        load_run[real](&call.x, layer.level, x, layer.parts, c0, c1, i, n, dst, call.ldx)
+
+
+cdef bint load_pairs(const Layer *layer, const Call *call, const real *x, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i,
+                     Py_ssize_t n, real *dst, real *row, bint plain) noexcept nogil:
+    """Pairs i .. i+n-1, of samples 2i and 2i+1 of the whole signal: read where they lie, or else by way of `row`.
+
+        rows of dst     both (c0 .. c1-1)  |  before (c0 .. c1-1)  |  after (c0 .. c1-1)  |  odd
+    """
+    cdef Py_ssize_t c, first = 2 * i - call.odd, apart = (c1 - c0) * call.ldx
+    cdef bint ordinary = True, singles = layer.streams > 3
+    if (not layer.correlates and layer.parts == call.x.sl == 1 and first > 0 and first + 2 * n <= call.x.length):
+        return pair_leaf[real](layer.level, dst, call.ldx, apart, x + c0 * call.x.sc + first, call.x.sc, c1 - c0, n,
+                               plain, singles)
+    for c in range(c0, c1):
+        load_samples[real](layer, call, x, c, c + 1, first - 1, 2 * n + 1, row)
+        ordinary &= pair_leaf[real](layer.level, dst, call.ldx, apart, row + 1, 0, 1, n, plain, singles)
+        dst += call.ldx
+    return ordinary
 
 
 cdef void load_merged(const Layer *layer, const Call *call, const real *x, Py_ssize_t f, Py_ssize_t width,
@@ -163,7 +212,7 @@ cdef inline Sum sum_of(const Layer *layer, Py_ssize_t c0, Py_ssize_t c1, Py_ssiz
 
 cdef void product(const Layer *layer, const Call *call, const Block *block, const real *w, const real *x,
                   Py_ssize_t ldx, Ahead *ahead, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t m0, Py_ssize_t m1,
-                  Py_ssize_t n, real *columns) noexcept nogil:
+                  Py_ssize_t n, real *columns, bint plain) noexcept nogil:
     """columns[row, i] (+)= sum over channels c0..c1-1, taps m0..m1-1; x points at the oldest sample, tap m1-1's.
 
     Rows: the full slots of all outputs, then those that lack the last tap. What lies `ahead` is prefetched.
@@ -172,20 +221,23 @@ cdef void product(const Layer *layer, const Call *call, const Block *block, cons
     cdef bint add = m0 > 0 or c0 > 0
     cdef const real *p
     cdef Sum sum
+    if layer.winograd:
+        winograd[real](layer, call, block, w, x, ldx, ahead, c0, c1, n, columns, plain)
+        return
     if layer.direct:
         # packed by piece: [full rows: register blocks [c][m][row]] [other rows: the same, one tap less]
         short_taps = min(m1, layer.taps - 1) - m0
         p = w + block.weights + block.rows * pairs(layer, 0, layer.channels, 0, m0)
         p += block.full_rows * pairs(layer, 0, c0, m0, m1) + (block.rows - block.full_rows) * c0 * short_taps
         sum = sum_of(layer, c0, c1, m0, m1)
-        direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, &sum, block.full_rows, n, add, ahead)
+        direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, &sum, block.full_rows, n, NULL, add, ahead)
         if short_taps > 0 and block.rows > block.full_rows:
             p += block.full_rows * sum.depth
             x += (m1 - m0 - short_taps) * layer.step
             columns += block.full_rows * call.ldc
             sum = sum_of(layer, c0, c1, m0, m0 + short_taps)
-            direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, &sum, block.rows - block.full_rows, n, add,
-                              ahead)
+            direct_leaf[real](layer.level, x, ldx, p, columns, call.ldc, &sum, block.rows - block.full_rows, n, NULL,
+                              add, ahead)
         return
     # packed [m][c][row]
     for m in range(m0, m1):
@@ -199,6 +251,70 @@ cdef void product(const Layer *layer, const Call *call, const Block *block, cons
                           w + block.weights + m * block.rows * layer.channels + c * rows, <int>rows,
                           m > 0 or c > 0, columns, <int>call.ldc)
             c += k
+
+
+cdef void winograd(const Layer *layer, const Call *call, const Block *block, const real *w, const real *x,
+                   Py_ssize_t ldx, Ahead *ahead, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t n, real *columns,
+                   bint plain) noexcept nogil:
+    """Winograd's F(2, 2): three products for two columns, 2j and 2j+1, of two taps a and b. Per channel and row,
+
+        column 2j     =  a x[2j]   + b x[2j-1]   =  (a + b) x[2j] + b (x[2j-1] - x[2j])       both, before
+        column 2j+1   =  a x[2j+1] + b x[2j]     =  (a + b) x[2j] + a (x[2j+1] - x[2j])       both, after
+
+    A slot's taps in such pairs, an odd one at the end as it is. First the sums of `both`, then each column's on top of
+    them: the columns of even steps, those of odd ones, and room for both of a register block:
+
+        columns     even (rows)  |  odd (rows)  |  both
+
+    `plain`: the four products, from the same packed weights. A column that no output needs is left out.
+    """
+    cdef Py_ssize_t taps, rows, width, half, apart = (c1 - c0) * ldx, ldc = call.ldc
+    cdef Py_ssize_t distance = ahead.distance, ldx_ahead = ahead.ldx
+    cdef int level = layer.level
+    cdef bint more, add = c0 > 0
+    cdef real *even = columns
+    cdef real *odd = columns + block.rows * ldc
+    cdef real *both = odd + block.rows * ldc
+    cdef const real *at
+    cdef const real *w_before
+    cdef const real *w_after
+    cdef Sum sum, last
+    w += block.weights + c0 * block.channel_weights
+    for half in range(2):
+        taps = layer.slot_taps - half
+        rows = block.full_rows if half == 0 else block.rows - block.full_rows
+        sum = sum_of(layer, 0, c1 - c0, 0, taps // 2)
+        last = sum_of(layer, 0, c1 - c0, 0, taps % 2)
+        at = x + (layer.taps - sum.taps) * layer.step
+        while rows > 0:
+            width = direct_block(simd_rows(layer.level), rows)
+            w_before = w + width * sum.depth
+            w_after = w_before + width * sum.depth
+            if sum.taps > 0 and plain:
+                direct_leaf[real](level, at, ldx, w_after, even, ldc, &sum, width, n, NULL, add, ahead)
+                direct_leaf[real](level, at + apart, ldx, w_before, even, ldc, &sum, width, n, NULL, True, ahead)
+                direct_leaf[real](level, at + 2 * apart, ldx, w_after, odd, ldc, &sum, width, n, NULL, add, ahead)
+                direct_leaf[real](level, at, ldx, w_before, odd, ldc, &sum, width, n, NULL, True, ahead)
+            elif sum.taps > 0:
+                direct_leaf[real](level, at, ldx, w, both, ldc, &sum, width, n, NULL, False, ahead)
+                if call.even_steps:
+                    direct_leaf[real](level, at + apart, ldx, w_before, even, ldc, &sum, width, n, both, add, ahead)
+                if distance != ahead.near:
+                    # the second half of the tile that is next, whose first half was prefetched with `both`
+                    ahead.distance, ahead.ldx = distance + n - 2 * apart, ldx_ahead
+                    distance = ahead.near
+                if call.odd_steps:
+                    direct_leaf[real](level, at + 2 * apart, ldx, w_after, odd, ldc, &sum, width, n, both, add, ahead)
+            w = w_after + width * sum.depth
+            if last.taps > 0:
+                more = add or sum.taps > 0
+                direct_leaf[real](level, at - layer.step, ldx, w, even, ldc, &last, width, n, NULL, more, ahead)
+                direct_leaf[real](level, at - layer.step + 3 * apart, ldx, w, odd, ldc, &last, width, n, NULL, more,
+                                  ahead)
+                w += width * last.depth
+            even += width * ldc
+            odd += width * ldc
+            rows -= width
 
 
 # ---- gather -----------------------------------------------------------------------------------------------
@@ -226,7 +342,7 @@ cdef void aim(const Layer *layer, const Call *call, const Block *block, Py_ssize
             if layer.channels_last:
                 part = (e - block.entry0) % parts
                 k = (e - block.entry0 - part) * block.outputs + o * parts + part
-            sources[k] = columns + row_of(block, o, entry.slot) * call.ldc - entry.shift
+            sources[k] = columns + (row_of(block, o, entry.slot) + entry.half * block.rows) * call.ldc - entry.shift
             bias[k] = (<const real *>call.bias)[row * parts + entry.slot % parts] if call.bias != NULL else 0
             k += 1
 
@@ -247,21 +363,25 @@ cdef inline Lines target(const Layer *layer, const Call *call, const Block *bloc
 
 
 cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
-                 Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t at, const real **sources, const real *bias) noexcept nogil:
-    """Columns of i0 .. i1-1, the first of them at `at`, into y. An entry's column i belongs at q = i + shift, in
-    strides of the output, and all entries of a block share an inner run of q's:
+                 Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t at, Py_ssize_t half, const real **sources,
+                 const real *bias) noexcept nogil:
+    """Columns of i0 .. i1-1, the first of them at `at`, into y: of all entries, or of one half of them. An entry's
+    column i belongs at q = i + shift, in strides of the output, and all entries share an inner run of q's:
 
         q:          q0                     q1
         entry 0     |######################|##
         entry 1    #|######################|#      (offset >= stride: shifted)
                     |- one interleave -----|       what is left at both ends is written one by one
     """
-    cdef Py_ssize_t e, _o, q, hi, S = layer.stride, n = block.entry1 - block.entry0, q0 = i0, q1 = i1
-    cdef const Entry *entries = call.entries + block.entry0
+    cdef Py_ssize_t e, _o, q, hi, S = layer.stride, all = block.entry1 - block.entry0, n = all // layer.halves
+    cdef Py_ssize_t q0 = i0, q1 = i1
+    cdef const Entry *entries = call.entries + block.entry0 + half * n
     cdef const Entry *entry
     cdef real *y = (<real *>call.y - call.left
                     + ((sample * layer.groups + group) * layer.outputs + block.o0) * call.out_length)
     cdef bint plain = call.even and i0 >= call.first_inside and i1 <= call.last_inside
+    sources += half * n
+    bias += half * n
     if not plain:
         for e in range(n):
             q0 = max(q0, max(i0 + entries[e].shift, entries[e].first))
@@ -282,8 +402,8 @@ cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ss
                     y[q * S + entry.phase] = sources[e][at + q - i0] + bias[e]
                     q += 1
         y += call.out_length
-        sources += n
-        bias += n
+        sources += all
+        bias += all
 
 
 cdef void gather_channels_last(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample,
@@ -388,7 +508,7 @@ cdef void gather_run(const Layer *layer, const Call *call, const Block *block, P
 
         f      | margin | columns of sample 0 | margin | columns of sample 1 | ...
     """
-    cdef Py_ssize_t within, run, skip, done = 0, i = call.first - call.margin
+    cdef Py_ssize_t within, run, skip, half, done = 0, i = call.first - call.margin
     while done < n:
         within, run = f + done, n - done
         if call.merged:
@@ -401,7 +521,8 @@ cdef void gather_run(const Layer *layer, const Call *call, const Block *block, P
             gather_channels_last[real](layer, call, block, sample, group, i + within, i + within + run, done, sources,
                                        bias)
         elif run > 0:
-            gather[real](layer, call, block, sample, group, i + within, i + within + run, done, sources, bias)
+            for half in range(layer.halves):
+                gather[real](layer, call, block, sample, group, i + within, i + within + run, done, half, sources, bias)
         done += run
 
 
@@ -430,9 +551,10 @@ cdef void run_item(const Layer *layer, const Call *call, Py_ssize_t item, real *
 cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t part,
                    Py_ssize_t f0, Py_ssize_t f1, bint inside, real *workspace) noexcept nogil:
     """Columns f0 .. f1-1 of a tile: load, then for each weight block and run of columns, product and gather."""
-    cdef real *columns = workspace + layer.piece_channels * call.ldx
+    cdef real *columns = workspace + layer.streams * layer.piece_channels * call.ldx
     cdef const real **sources = <const real **>(columns + call.ldc * layer.most_rows)
     cdef real *bias = <real *>(sources + layer.most_rows)
+    cdef real *row = bias + layer.most_rows
     cdef const real *w = <const real *>call.weights + group * layer.group_size
     # the first sample that tap 0 of column 0 meets, where x lies
     cdef const real *origin = (<const real *>call.x.x + sample * call.x.sn + group * layer.channels * call.x.sc
@@ -441,7 +563,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     cdef Py_ssize_t ldx = call.ldx, b, c0, c1, m0, m1, f
     cdef Py_ssize_t b0 = part * call.blocks_per_item, b1 = min(b0 + call.blocks_per_item, layer.nblocks)
     cdef bint single = layer.piece_taps >= layer.taps and layer.piece_channels >= layer.channels
-    cdef bint loaded = False
+    cdef bint loaded = False, plain = False
     cdef const Block *block
     cdef Ahead ahead
     ahead.y.stretches = 0
@@ -450,15 +572,20 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
         # a piece's rows while the one before is summed: 8 rows ahead took 1.1 x longer (512 -> 1 channel, a Zen 4,
         # 2026-11)
         ahead.near = (AHEAD if single else max(AHEAD, layer.piece_channels)) * (call.x.sc if inside else ldx)
-    elif layer.channels * (f1 - f0) * sizeof(real) > STAYS:
+    elif layer.streams * layer.channels * (f1 - f0) * sizeof(real) > STAYS:
         ahead.near = AHEAD * (call.x.sc if inside else ldx)
     ahead.distance, ahead.ldx = ahead.near, call.x.sc if inside else ldx
     if single and call.x.sl == 1 and call.in_place != PARTS and not call.merged and not layer.correlates:
         # the next tile, or the first of the next group or sample
-        ahead.distance = call.tile if f1 < call.columns else layer.channels * call.x.sc - (f0 - call.margin)
+        ahead.distance = f1 - call.margin if f1 < call.columns else layer.channels * call.x.sc
         ahead.ldx = call.x.sc
-        if not inside:
-            ahead.distance += (<Py_ssize_t>(origin + f0 - call.margin) - <Py_ssize_t>x) // <Py_ssize_t>sizeof(real)
+        if layer.winograd:      # two samples to a column
+            ahead.distance += f1 - call.margin if f1 < call.columns else 0
+            origin += call.first - call.margin
+        if inside:
+            ahead.distance -= f0 - call.margin
+        else:
+            ahead.distance += (<Py_ssize_t>origin - <Py_ssize_t>x) // <Py_ssize_t>sizeof(real)
     for b in range(b0, b1):
         block = &layer.blocks[b]
         if layer.fused:
@@ -466,7 +593,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
             if inside:
                 x, ldx = origin + f, call.x.sc
             elif not loaded:
-                load[real](layer, call, sample, group, f, f1 - f, 0, layer.channels, workspace)
+                load_tile[real](layer, call, sample, group, f, f1 - f, 0, layer.channels, workspace, row)
                 loaded = True
             fused[real](layer, call, block, sample, group, f0, f1, w, x, ldx, &ahead, columns, bias)
             continue
@@ -481,13 +608,14 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
                 if inside:
                     x, ldx = origin + c0 * call.x.sc + f, call.x.sc
                 elif not loaded:
-                    load[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step, c0, c1, workspace)
+                    plain = load_tile[real](layer, call, sample, group, f, f1 - f0 + (m1 - 1 - m0) * layer.step, c0, c1,
+                                            workspace, row)
                     loaded = single     # a single piece serves all blocks
                 if call.in_place == PARTS and inside and not single:
                     ahead.distance = ahead.near if c1 < layer.channels else call.tile - c0 * ldx     # the next tile
                 if c1 == layer.channels and m1 == layer.taps and (c1 - c0) * (m1 - m0) >= 32:
                     ahead.y = target[real](layer, call, block, sample, group, call.first - call.margin + f0, f1 - f0, 0)
-                product[real](layer, call, block, w, x, ldx, &ahead, c0, c1, m0, m1, f1 - f0, columns)
+                product[real](layer, call, block, w, x, ldx, &ahead, c0, c1, m0, m1, f1 - f0, columns, plain)
                 c0 = c1
             m0 = m1
         gather_run[real](layer, call, block, sample, group, f0, f1 - f0, sources, bias)
@@ -512,13 +640,16 @@ cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int 
 
 # ---- pack -------------------------------------------------------------------------------------------------
 
-cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
+cdef bint pack_block(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
                      Py_ssize_t sk, real *out) noexcept nogil:
     """One block of one group; w[c, o, k] in strides of real numbers, complex as (re, im) pairs.
 
     direct   [piece of taps] [piece of channels] [full rows | others] [register block] [c] [m] [row]
     gemm     [m] [c] [row]                        full rows first
     fused    [register block of outputs] [whole taps | a last one of full slots only] [c] [m] [output] [slot]
+    winograd [piece of channels] [full rows | others] [register block] [a + b | b | a] [c] [pair] [row], [c] [row]
+
+    Returns whether the weights are such that `winograd` may add them.
     """
     cdef Py_ssize_t m, c, r, o, m0, m1, c0, c1, half, first, rows, taps, whole, width
     cdef Row row[8]
@@ -538,7 +669,9 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
                     for m in range(max(m0, layer.taps - pairs(layer, c, c + 1, 0, layer.taps)), m1):
                         out += pack_rows[real](layer, w, c, m, sc, sk, row, width * rows, out)
             o += width
-        return
+        return True
+    if layer.winograd:
+        return pack_pairs[real](layer, block, w, sc, so, sk, out)
     if not layer.direct:
         for m in range(layer.taps):
             rows = block.rows if m < layer.taps - 1 else block.full_rows
@@ -546,7 +679,7 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
                 for r in range(rows):
                     one = row_at(layer, block, r, so, sk)
                     out += pack_rows[real](layer, w, c, m, sc, sk, &one, 1, out)
-        return
+        return True
     m0 = 0
     while m0 < layer.taps:
         m1 = min(m0 + layer.piece_taps, layer.taps)
@@ -568,6 +701,45 @@ cdef void pack_block(const Layer *layer, const Block *block, const real *w, Py_s
                     rows -= width
             c0 = c1
         m0 = m1
+    return True
+
+
+cdef bint pack_pairs(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
+                     Py_ssize_t sk, real *out) noexcept nogil:
+    cdef Py_ssize_t c, r, p, c0 = 0, c1, half, first, rows, taps, width, apart
+    cdef Row row[8]
+    cdef real a[8]
+    cdef real b[8]
+    cdef real squares = 0
+    while c0 < layer.channels:
+        c1 = min(c0 + layer.piece_channels, layer.channels)
+        for half in range(2):
+            taps = layer.slot_taps - half
+            first = 0 if half == 0 else block.full_rows
+            rows = block.full_rows if half == 0 else block.rows - block.full_rows
+            while rows > 0:
+                width = direct_block(simd_rows(layer.level), rows)
+                for r in range(width):
+                    row[r] = row_at(layer, block, first + r, so, sk)
+                apart = (c1 - c0) * (taps // 2) * width
+                for c in range(c0, c1):
+                    for p in range(taps // 2):
+                        pack_rows[real](layer, w, c, 2 * p, sc, sk, row, width, a)
+                        pack_rows[real](layer, w, c, 2 * p + 1, sc, sk, row, width, b)
+                        for r in range(width):
+                            out[r], out[apart + r], out[2 * apart + r] = a[r] + b[r], b[r], a[r]
+                            squares += a[r] * a[r] + b[r] * b[r]
+                        out += width
+                out += 2 * apart
+                for c in range(c0, c1 if taps % 2 else c0):
+                    pack_rows[real](layer, w, c, taps - 1, sc, sk, row, width, out)
+                    for r in range(width):
+                        squares += out[r] * out[r]
+                    out += width
+                first += width
+                rows -= width
+        c0 = c1
+    return squares - squares == 0
 
 
 # What a row of the columns adds to the place of its weights.
@@ -601,7 +773,7 @@ cdef inline Py_ssize_t pack_rows(const Layer *layer, const real *w, Py_ssize_t c
                         y_im = w_im x_re + w_re x_im
     """
     cdef Py_ssize_t r, slot = c % layer.phases.slots, parts = layer.parts, tap
-    tap = slot // parts + layer.period * (layer.taps - 1 - m if layer.correlates else m)
+    tap = slot // parts + layer.period * (layer.slot_taps - 1 - m if layer.correlates else m)
     w += (c // layer.phases.slots) * sc + tap * sk
     if parts == 1:
         for r in range(n):
@@ -664,7 +836,9 @@ cdef class Kernel:
         cdef Block *block
         cdef Layer *layer = &self.layer
         self.plan = plan
-        layer.direct, layer.fused = plan.kernel == "direct", plan.kernel == "fused"
+        layer.direct, layer.fused, layer.winograd = (plan.kernel == name for name in ("direct", "fused", "winograd"))
+        layer.plain = False
+        layer.streams, layer.slot_taps, layer.halves = plan.streams, plan.slot_taps, plan.halves
         layer.consecutive, layer.channels_last = plan.consecutive, plan.channels_last
         layer.in_place = plan.in_place
         layer.level = LEVEL
@@ -679,7 +853,7 @@ cdef class Kernel:
         layer.piece_channels, layer.piece_taps = plan.piece_channels, plan.piece_taps
         layer.unit = plan.unit
         layer.group_size, layer.nblocks = plan.group_size, table.shape[0]
-        layer.most_rows = 0
+        layer.most_rows = plan.column_rows
         layer.blocks = <Block *>malloc(layer.nblocks * sizeof(Block))
         if layer.blocks == NULL:
             raise MemoryError("no memory for the table of weight blocks")
@@ -692,7 +866,10 @@ cdef class Kernel:
             block.rows = block.outputs * block.slots
             block.full_slots = min(max(<Py_ssize_t>plan.full - block.slot0, 0), block.slots)
             block.full_rows = block.outputs * block.full_slots
-            layer.most_rows = max(layer.most_rows, block.rows)
+            block.channel_weights = (
+                block.full_rows * dispatch.winograd_weights(plan.slot_taps)
+                + (block.rows - block.full_rows) * dispatch.winograd_weights(plan.slot_taps - 1)
+            )
         self.double_precision = weight.dtype.char in "dD"
         self.packed = _runtime.aligned(groups * layer.group_size, np.float64 if self.double_precision else np.float32)
         if self.double_precision:
@@ -705,7 +882,7 @@ cdef class Kernel:
         cdef Layer *layer = &self.layer
         cdef const real *w
         cdef real *out = &packed[0]
-        cdef Py_ssize_t item, sc, so, sk, apart, size = sizeof(real)
+        cdef Py_ssize_t item, sc, so, sk, apart, size = sizeof(real), ordinary = 0
         cdef Py_buffer buffer
         threads = team(min(threads, MOST_THREADS) if packed.shape[0] > PACK_SERIAL else 1)
         PyObject_GetBuffer(weight, &buffer, PyBUF_STRIDED_RO)
@@ -717,10 +894,11 @@ cdef class Kernel:
             apart = weight.shape[0] // layer.groups * (buffer.strides[0] // size)     # groups divide the first axis
             with nogil:
                 for item in prange(layer.groups * layer.nblocks, num_threads=threads, schedule="dynamic"):
-                    pack_block[real](layer, &layer.blocks[item % layer.nblocks],
-                                     w + (item // layer.nblocks) * apart, sc, so, sk,
-                                     out + (item // layer.nblocks) * layer.group_size
-                                     + layer.blocks[item % layer.nblocks].weights)
+                    ordinary += pack_block[real](layer, &layer.blocks[item % layer.nblocks],
+                                                 w + (item // layer.nblocks) * apart, sc, so, sk,
+                                                 out + (item // layer.nblocks) * layer.group_size
+                                                 + layer.blocks[item % layer.nblocks].weights)
+            layer.plain = ordinary < layer.groups * layer.nblocks
         finally:
             PyBuffer_Release(&buffer)
 
@@ -735,6 +913,8 @@ cdef class Run:
     left : int
         Output position of the first sample to compute.
     batch, length, out_length : int
+    odd : int
+        1 if x[0] is an odd sample of the whole signal, and the kernel cares: see `geometry.Window`.
     sources : tuple of ndarray
         As from `padding.halo_sources`.
     """
@@ -752,7 +932,7 @@ cdef class Run:
         free(self.call.entries)
 
     def __init__(self, Kernel kernel, tiling, Py_ssize_t left, Py_ssize_t batch, Py_ssize_t length,
-                 Py_ssize_t out_length, sources):
+                 Py_ssize_t out_length, Py_ssize_t odd, sources):
         cdef Call *call = &self.call
         cdef const int64_t[::1] before = sources[0]
         cdef const int64_t[::1] after = sources[1]
@@ -770,7 +950,8 @@ cdef class Run:
         call.out_length = out_length * kernel.layer.parts
         call.first, call.columns, call.margin = tiling.first, tiling.columns, tiling.margin
         call.merged, call.tile, call.tiles = tiling.merged, tiling.tile, tiling.tiles
-        call.gemm_channels = tiling.gemm_channels
+        call.gemm_channels, call.odd = tiling.gemm_channels, odd
+        call.even_steps = call.odd_steps = False
         call.x.hl, call.x.hr = before.shape[0], after.shape[0]
         call.x.before = &before[0] if call.x.hl else NULL
         call.x.after = &after[0] if call.x.hr else NULL
@@ -782,9 +963,14 @@ cdef class Run:
             raise MemoryError("no memory for the table of entries")
         for e in range(offsets.shape[0]):
             entry = &call.entries[e]
-            entry.slot, entry.phase, entry.shift = slots[e], offsets[e] % S, offsets[e] // S
+            entry.half, entry.slot = slots[e] // kernel.plan.slot_count, slots[e] % kernel.plan.slot_count
+            entry.phase, entry.shift = offsets[e] % S, offsets[e] // S
             entry.first = -floor_div(entry.phase - left, S)
             entry.last = floor_div(left + call.out_length - 1 - entry.phase, S) + 1
+            if entry.first < entry.last and entry.half:
+                call.odd_steps = True
+            elif entry.first < entry.last:
+                call.even_steps = True
             call.even = call.even and entry.shift == 0
             call.first_inside = max(call.first_inside, entry.first) if e else entry.first
             call.last_inside = min(call.last_inside, entry.last) if e else entry.last

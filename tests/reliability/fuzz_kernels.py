@@ -98,7 +98,10 @@ def kernels(data):
             given[source.of(list(given))] = source.of(ODD)
         hostile = source.odds(3)
     workers = source.of([1, 2, 3, None, -1, 0, 1.0, 2**70])
-    setting = {"CONVT1D_KERNEL": source.of(["", "direct", "gemm", "fused"]), "CONVT1D_TILE": source.of(["", "1", "7"])}
+    setting = {
+        "CONVT1D_KERNEL": source.of(["", "direct", "gemm", "fused", "winograd"]),
+        "CONVT1D_TILE": source.of(["", "1", "7"]),
+    }
 
     @contextlib.contextmanager
     def surroundings():

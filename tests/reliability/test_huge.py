@@ -9,7 +9,7 @@ import pytest
 
 import convt1d
 
-KERNELS = ("direct", "fused", "gemm")
+KERNELS = ("direct", "fused", "gemm", "winograd")
 BORDER = 2**31
 
 
