@@ -168,6 +168,7 @@ class Unsupported(Exception):
 
 class Implementation:
     operators = ("forward",)
+    multiplied = 1.0  # of a layer's multiplications, those that are made
 
     def load(self, x):
         return x
@@ -193,7 +194,7 @@ class Convt1d(Implementation):
             checked = geometry.check_convolution(
                 layer.Cout, layer.Cin, layer.K, layer.stride, layer.padding, layer.dilation, layer.groups
             )
-            self._function = functional.Operator(checked, weight, bias)
+            self._function = self._operator = functional.Operator(checked, weight, bias)
             return
         import convt1d
 
@@ -203,7 +204,7 @@ class Convt1d(Implementation):
         )  # fmt: skip
         ours.weight = weight
         ours.bias = bias
-        self._function = ours
+        self._function, self._operator = ours, ours._operator
         if layer.operator == "backward":
             self._function = lambda grad_output, workers: ours.backward(grad_output, x, workers=workers)
 
@@ -211,6 +212,13 @@ class Convt1d(Implementation):
         return self._function(x, workers=self._threads)
 
     call = run
+
+    @property
+    def multiplied(self):
+        """Winograd's are fewer; of gradients, at least so many."""
+        from convt1d import dispatch
+
+        return min((dispatch.multiplied(kernel.plan) for kernel, _ in self._operator._kernels.values()), default=0.75)
 
 
 class Torch(Implementation):
