@@ -86,6 +86,11 @@ FUSED_DEPTH_OF_ONE = 1024
 WINOGRAD_GAIN = {1: 1.1, 2: 1.03}
 WINOGRAD_DEPTH = 32
 WINOGRAD_TAPS = 64
+# What it takes beside its products, in multiply-adds of a vector, for a channel and a row of two vectors of columns: the
+# differences of samples; the sums, which are kept and taken up again in between; more of both for a tap alone. Where
+# vectors are computed in halves (30 layers on a Zen 4, 2026-11: from 1.03 on, never slower), and where whole, so that
+# multiply-adds take half as long (22 layers on a Sapphire Rapids, 2026-11: foretold within 0.05, but two within 0.1).
+WINOGRAD_COSTS = {False: (10, 8, 0), True: (20, 20, 25)}
 # What its tile of x aims at: x is never read in place, so none of it is to stay in L2, and longer rows are copied and
 # gathered faster: 64 to 128 channels 1.03..1.08 x, with 640 KiB and more slower again (a Zen 4, 2026-11).
 WINOGRAD_BYTES = 448 * 1024
@@ -144,6 +149,7 @@ class Machine:
     rows: int  # of the direct product's largest register block
     vector_bytes: int
     vectors: tuple[int, ...]  # of columns, in a register block of 1, 2, ... rows
+    whole: bool = False  # 64-byte vectors are not computed in halves, see cpu/_simd.h
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -263,18 +269,17 @@ def winograd_weights(taps: int) -> int:
     return 3 * (taps // 2) + taps % 2
 
 
-def winograd_gain(channels: int, taps: int, full: int, others: int) -> float:
-    """How much faster Winograd's products are thought to be, for so many rows with all taps and with one less.
-
-    Cycles for two vectors of columns: two multiply-adds in each; ten for the differences of a channel's samples, eight
-    for a row's sums, which are kept and taken up again in between (30 layers on a Zen 4, 2026-11: from 1.03 on, never
-    slower). Sums of fewer than 32 are another matter.
-    """
+def winograd_gain(channels: int, taps: int, full: int, others: int, whole: bool = False) -> float:
+    """How much faster Winograd's products are thought to be, for so many rows with all taps and with one less; where
+    vectors are computed `whole` or not. Sums of fewer than 32 are another matter."""
     if channels * ceil_div(taps, 2) < WINOGRAD_DEPTH:
         return 0.5
+    each_channel, each_row, each_alone = WINOGRAD_COSTS[whole]
+    alone = full if taps % 2 else others  # rows with a tap alone
     products = full * winograd_products(taps) + others * winograd_products(taps - 1)
     direct = channels * (full * taps + others * (taps - 1))
-    return direct / (channels * products / 2 + 10 * channels + 8 * (full + others))
+    beside = each_channel * channels + each_row * (full + others) + each_alone * (alone + channels * (alone > 0))
+    return direct / (channels * products / 2 + beside)
 
 
 def is_short(batch: int, steps: int) -> bool:
@@ -332,8 +337,8 @@ def plan(
     deepest = FUSED_DEPTH_OF_ONE if stride == 1 else FUSED_DEPTH
     gain = 0.0
     if step == 1 and 2 <= taps <= WINOGRAD_TAPS and lacking == 0:
-        gain = winograd_gain(channels, taps, outputs * full * parts, outputs * (hit - full) * parts)
-        if narrow:  # what it is compared with is slower; but its tile should fit
+        gain = winograd_gain(channels, taps, outputs * full * parts, outputs * (hit - full) * parts, machine.whole)
+        if narrow and not machine.whole:  # what it is compared with is slower; but its tile should fit
             gain *= WINOGRAD_NARROW if channels * 3 * X_COLUMNS // 2 * size <= WINOGRAD_BYTES else 0.5
     if short and os.environ.get("CONVT1D_KERNEL") != "winograd":
         gain = 0.0
@@ -568,8 +573,8 @@ def policy(machine: Machine) -> str:
     """The kernel policy in force, in words."""
     forced = [f"{name}={os.environ[name]}" for name in ("CONVT1D_KERNEL", "CONVT1D_TILE") if os.environ.get(name)]
     kinds = (
-        ("deep layers", 512, 2, 2048, True, winograd_gain(512, 2, 2048, 0)),
-        ("layers of few channels", 16, 2, 32, True, winograd_gain(16, 2, 32, 0)),
+        ("deep layers", 512, 2, 2048, True, winograd_gain(512, 2, 2048, 0, machine.whole)),
+        ("layers of few channels", 16, 2, 32, True, winograd_gain(16, 2, 32, 0, machine.whole)),
         ("depthwise", 1, 6, 2, True, 0.0),
         ("large strides, dilated", 64, 2, 100, False, 0.0),
     )

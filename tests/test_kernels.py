@@ -21,6 +21,7 @@ MACHINES = [
     dispatch.Machine(0, 4, 16, (4, 3, 3, 2)),
     dispatch.Machine(1, 4, 32, (6, 5, 4, 3)),
     dispatch.Machine(2, 8, 64, (8, 8, 8, 5, 5, 4, 3, 3)),
+    dispatch.Machine(2, 8, 64, (8, 8, 8, 5, 5, 4, 3, 3), whole=True),
 ]
 LAYERS = [
     # C_in, C_out, K, stride, padding, output_padding, groups, dilation
@@ -158,6 +159,9 @@ def test_gain_of_winograds_products():
     assert gain(512, 2, 1024, 1024) < gain(512, 2, 2048, 0)
     assert gain(512, 2, 4, 0) < 1  # few products for each difference
     assert gain(16, 2, 2048, 0) < 1
+    assert 1.2 < gain(512, 2, 2048, 0, whole=True) < gain(512, 2, 2048, 0)
+    assert gain(64, 2, 64, 0, whole=True) < 1 < gain(64, 2, 64, 0)  # all else takes longer beside faster multiply-adds
+    assert gain(128, 3, 128, 0, whole=True) < gain(128, 4, 128, 0, whole=True)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

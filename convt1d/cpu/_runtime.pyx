@@ -5,7 +5,7 @@
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 
-from convt1d.cpu._simd cimport simd_bytes, simd_level, simd_rows, simd_vectors
+from convt1d.cpu._simd cimport simd_bytes, simd_level, simd_rows, simd_vectors, simd_whole
 
 import os
 
@@ -36,7 +36,8 @@ LEVEL = _level()
 def machine():
     """The `dispatch.Machine` this process runs on."""
     rows = simd_rows(LEVEL)
-    return dispatch.Machine(LEVEL, rows, simd_bytes(LEVEL), tuple(simd_vectors(LEVEL, n) for n in range(1, rows + 1)))
+    vectors = tuple(simd_vectors(LEVEL, n) for n in range(1, rows + 1))
+    return dispatch.Machine(LEVEL, rows, simd_bytes(LEVEL), vectors, simd_whole(LEVEL))
 
 
 # ---- OpenMP -----------------------------------------------------------------------------------------------

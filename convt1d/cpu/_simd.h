@@ -253,6 +253,20 @@ static int simd_level(void)
     return 0;
 }
 
+/* Whether a level's 64-byte vectors are computed whole, two multiply-adds a cycle, as by Intel's server processors; or in
+ * halves, as by a Zen 4, where all but multiply-adds then takes half as long beside them. Others are taken for such. */
+static int simd_whole(int level)
+{
+#if X86_LEVELS
+    static int whole = -1;
+    if (whole < 0)
+        whole = __builtin_cpu_is("intel") ? 1 : 0;
+    return level == 2 && whole;
+#else
+    return 0 * level;
+#endif
+}
+
 typedef void (*direct_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
                              const float *, int, Ahead *);
 typedef void (*correlate_float)(const float *const *, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, float *, ptrdiff_t,
@@ -297,8 +311,9 @@ static inline copy_float copy_leaf_float(int level) { return BY_LEVEL(copy, f); 
 static inline pair_float pair_leaf_float(int level) { return BY_LEVEL(pair, f); }
 static inline copy_double copy_leaf_double(int level) { return BY_LEVEL(copy, d); }
 static inline pair_double pair_leaf_double(int level) { return BY_LEVEL(pair, d); }
-/* 32-byte vectors transpose faster than 64-byte ones (stride 2: 0.05 against 0.17 ns a sample, Zen 4, 2026-11). */
-#define NARROW(level) ((level) > 1 ? 1 : (level))
+/* Vectors for transposing: 64 bytes where these are computed whole (16 samples of strides 1 .. 6: 1.1 .. 1.9 ns against
+ * 2.1 .. 5.0, a Sapphire Rapids, 2026-11), else 32 (stride 2: 0.05 against 0.17 ns a sample, a Zen 4). */
+#define NARROW(level) ((level) > 1 && !simd_whole(level) ? 1 : (level))
 static inline gather_float gather_leaf_float(int level) { level = NARROW(level); return BY_LEVEL(gather, f); }
 static inline gather_double gather_leaf_double(int level) { level = NARROW(level); return BY_LEVEL(gather, d); }
 static inline split_float split_leaf_float(int level) { level = NARROW(level); return BY_LEVEL(split, f); }

@@ -69,6 +69,7 @@ cdef extern from "_simd.h" nogil:
     int simd_rows(int)
     int simd_vectors(int, int)
     int simd_bytes(int)
+    bint simd_whole(int)
     int direct_block(int, Py_ssize_t)
     int fused_block(int, int, Py_ssize_t)
     const int AHEAD
