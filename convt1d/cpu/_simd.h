@@ -255,7 +255,7 @@ static int simd_level(void)
 
 /* Whether a level's 64-byte vectors are computed whole, two multiply-adds a cycle, as by Intel's server processors; or in
  * halves, as by a Zen 4, where all but multiply-adds then takes half as long beside them. Others are taken for such. */
-static int simd_whole(int level)
+static inline int simd_whole(int level)
 {
 #if X86_LEVELS
     static int whole = -1;
