@@ -86,8 +86,8 @@ FUSED_DEPTH_OF_ONE = 1024
 WINOGRAD_GAIN = {1: 1.1, 2: 1.03}
 WINOGRAD_DEPTH = 32
 WINOGRAD_TAPS = 64
-# What it takes beside its products, in multiply-adds of a vector, for a channel and a row of two vectors of columns: the
-# differences of samples; the sums, which are kept and taken up again in between; more of both for a tap alone. Where
+# What it takes beside its products, in multiply-adds of a vector, for a channel and a row of a vector of samples: the
+# differences; the sums, which are kept and taken up again in between; more of both for a tap alone. Where
 # vectors are computed in halves (30 layers on a Zen 4, 2026-11: from 1.03 on, never slower), and where whole, so that
 # multiply-adds take half as long (22 layers on a Sapphire Rapids, 2026-11: foretold within 0.05, but two within 0.1).
 WINOGRAD_COSTS = {False: (10, 8, 0), True: (20, 20, 25)}

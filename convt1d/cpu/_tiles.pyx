@@ -173,9 +173,9 @@ cdef bint load_pairs(const Layer *layer, const Call *call, const real *x, Py_ssi
 
 cdef void load_merged(const Layer *layer, const Call *call, const real *x, Py_ssize_t f, Py_ssize_t width,
                       Py_ssize_t c0, Py_ssize_t c1, real *dst) noexcept nogil:
-    """The same for a merged batch of short signals with zeros around them: to call for pieces of two numbers took
-    longer than to copy them (10 signals of 2 samples, 32 channels: 9.8 us a layer's call, now 8.6)."""
-    cdef Py_ssize_t c, n, j, at, lo, hi, complex = layer.parts - 1       # which divides much faster than `parts`
+    """The same for a merged batch of short signals with zeros around them: to call for pieces of two numbers takes
+    longer than to copy them (10 signals of 2 samples, 32 channels: 9.8 us a layer's call, then 8.6)."""
+    cdef Py_ssize_t c, n, j, at, lo, hi, shift = layer.parts - 1        # to divide takes longer than to copy
     cdef const real *row
     cdef real *to
     memset(dst, 0, (c1 - c0) * call.ldx * sizeof(real))
@@ -186,7 +186,7 @@ cdef void load_merged(const Layer *layer, const Call *call, const real *x, Py_ss
         to, row = dst, x + n * call.x.sn - at * call.x.sl
         for c in range(c0, c1):
             for j in range(lo, hi):
-                to[j] = row[(c >> complex) * call.x.sc + (c & complex) * call.x.sp + j * call.x.sl]
+                to[j] = row[(c >> shift) * call.x.sc + (c & shift) * call.x.sp + j * call.x.sl]
             to += call.ldx
 
 
@@ -389,7 +389,7 @@ cdef void gather(const Layer *layer, const Call *call, const Block *block, Py_ss
             hi = min(i1 + entries[e].shift, entries[e].last)
             q1 = min(q1, hi) if e else hi
         q1 = max(q0, q1) if layer.consecutive else q0
-    if q1 - q0 < 4:     # a call takes longer
+    if q1 - q0 < 4:     # to call for so few takes longer
         q1, plain = q0, False
     for _o in range(block.outputs):
         if q1 > q0:
