@@ -259,8 +259,10 @@ static inline int simd_whole(int level)
 {
 #if X86_LEVELS
     static int whole = -1;
-    if (whole < 0)
+    if (whole < 0) {
+        __builtin_cpu_init();
         whole = __builtin_cpu_is("intel") ? 1 : 0;
+    }
     return level == 2 && whole;
 #else
     (void)level;
