@@ -534,7 +534,7 @@ def test_restore_without_memory_leaves_the_stream_as_it_was(monkeypatch):
 def test_long_chunks_of_many_channels_have_the_bits_of_the_whole(kernel_size, mode):
     """Winograd's products take pairs of samples: the same ones, wherever a chunk begins. `flush` adds a short one."""
     rng = np.random.default_rng(0)
-    x, w = normal(rng, (64, 400), np.float32), normal(rng, (64, 32, kernel_size), np.float32)
+    x, w = normal(rng, (256, 400), np.float32), normal(rng, (256, 32, kernel_size), np.float32)
     layer = layer_of(w, stride=8, padding=4, padding_mode=mode)
     stream = ConvTranspose1dStream(layer)
     y = np.concatenate([stream.process(chunk) for chunk in cut(x, [100, 133, 201, 240, 307, 340])], axis=-1)
