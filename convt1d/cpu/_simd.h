@@ -75,6 +75,9 @@
 /* Bytes of packed weights between a prefetch and its use: large layers stream them from memory, and the hardware's
  * own prefetch stops at every page. */
 #define WEIGHTS_AHEAD 2048
+/* Bytes of y between a prefetch and its use where sums are short, and storing them binds: depthwise 1.15 .. 1.5 x faster,
+ * 2048 1.0 .. 1.4 x, 8192 the same (a Sapphire Rapids, 2026-11). */
+#define Y_AHEAD 4096
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
 
