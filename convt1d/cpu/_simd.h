@@ -75,8 +75,8 @@
 /* Bytes of packed weights between a prefetch and its use: large layers stream them from memory, and the hardware's
  * own prefetch stops at every page. */
 #define WEIGHTS_AHEAD 2048
-/* Bytes of y between a prefetch and its use where sums are short, and storing them binds: depthwise 1.15 .. 1.5 x faster,
- * 2048 1.0 .. 1.4 x, 8192 the same (a Sapphire Rapids, 2026-11). */
+/* Bytes of y between a prefetch and its use where sums are short and storing them binds, unless all of y fits into L2:
+ * depthwise 1.15 .. 1.5 x faster, 2048 1.0 .. 1.4 x, 8192 the same; 0.9 x from L2 (a Sapphire Rapids, 2026-11). */
 #define Y_AHEAD 4096
 
 #define MIN(a, b) ((a) < (b) ? (a) : (b))
@@ -149,9 +149,9 @@ static ALWAYS_INLINE void prefetch_lines(Lines *lines, ptrdiff_t n)
 
 /* What a tile's first register block prefetches on its way: the next tile, `distance` numbers from x and with rows `ldx`
  * apart. And what the others do: x itself, `near` numbers further on, where it is too large to stay in L2. 0: nothing.
- * And each, as many lines of y as it computes. */
+ * And each, as many lines of y as it computes; of short sums, those `later` numbers further on. */
 typedef struct {
-    ptrdiff_t distance, ldx, near;
+    ptrdiff_t distance, ldx, near, later;
     Lines y;
 } Ahead;
 

@@ -14,7 +14,7 @@ cdef extern from "_simd.h" nogil:
         Py_ssize_t apart, bytes, stretches, at
 
     ctypedef struct Ahead:
-        Py_ssize_t distance, ldx, near
+        Py_ssize_t distance, ldx, near, later
         Lines y
 
     ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
@@ -73,6 +73,7 @@ cdef extern from "_simd.h" nogil:
     int direct_block(int, Py_ssize_t)
     int fused_block(int, int, Py_ssize_t)
     const int AHEAD
+    const int Y_AHEAD
 
 
 cdef inline void direct_leaf(int level, const real *x, Py_ssize_t ldx, const real *w, real *c, Py_ssize_t ldc,

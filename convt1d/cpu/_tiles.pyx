@@ -27,8 +27,8 @@ from convt1d.cpu._runtime cimport (
     LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
 )
 from convt1d.cpu._simd cimport (
-    AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf, pair_leaf,
-    real, simd_rows,
+    AHEAD, Y_AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf,
+    pair_leaf, real, simd_rows,
 )
 
 import numpy as np
@@ -40,6 +40,7 @@ cdef enum:
     PACK_SERIAL = 500_000      # weights, about half a millisecond: fewer are packed on one thread
     FEW = 16                   # samples of a merged signal: fewer are copied one by one, as in load_run
     STAYS = 256 * 1024         # bytes of x that stay in L2 from one register block to the next
+    IN_CACHE = 1024 * 1024     # bytes of y that are thought to be in L2 from the last call on
 
 
 # ---- what the nogil code knows ----------------------------------------------------------------------------
@@ -569,8 +570,9 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     cdef bint loaded = False, plain = False
     cdef const Block *block
     cdef Ahead ahead
-    ahead.y.stretches = 0
-    ahead.near = 0
+    ahead.y.stretches = ahead.near = ahead.later = 0
+    if call.batch * layer.groups * layer.outputs * call.out_length * sizeof(real) > IN_CACHE:
+        ahead.later = Y_AHEAD // sizeof(real)
     if call.in_place == PARTS:
         # a piece's rows while the one before is summed: 8 rows ahead took 1.1 x longer (512 -> 1 channel, a Zen 4,
         # 2026-11)
