@@ -201,6 +201,7 @@ class Tiling:
     columns: int  # columns per sample, the `margin` included
     margin: int  # columns before the first whose inputs it needs
     merged: bool
+    streams: bool  # the output goes past the caches
     tile: int
     tiles: int  # per sample, or of the merged batch
     gemm_channels: int
@@ -399,7 +400,7 @@ def plan(
         run = max(X_BYTES // column, min(X_COLUMNS, X_MOST_BYTES // column))
     if narrow and kernel == "direct":
         piece, run = int(np.clip(uses, *NARROW_CHANNELS)), NARROW_BYTES // size
-    unit = vector * _register_vectors(machine, stride if kernel == "fused" else 1, outputs)
+    unit = vector * _register_vectors(machine, kernel, channels, stride, outputs)
     tile = _widest_tile(run, rows, size, unit)
     piece_taps = taps if kernel == "winograd" else int(min(taps, 1 + tile // step))
     forced = bool(os.environ.get("CONVT1D_TILE"))
@@ -515,10 +516,14 @@ def leading(width: int) -> int:
     return ((width + 31) // 16 | 1) * 16
 
 
-def _register_vectors(machine: Machine, stride: int, outputs: int) -> int:
-    """Vectors of columns in the usual register block of `fused` (`fused_block` in cpu/_simd.h), or of `direct`, as if
-    its stride were 1: with few rows its widths matter less."""
-    rows = stride * (1 << (min(machine.rows // stride, outputs).bit_length() - 1)) if stride > 1 else machine.rows
+def _register_vectors(machine: Machine, kernel: str, channels: int, stride: int, outputs: int) -> int:
+    """Vectors of columns in the usual register block of `fused` (`fused_block` in cpu/_simd.h, `SINGLES` in
+    cpu/_leaves.inc), or of `direct`, as if its stride were 1: with few rows its widths matter less."""
+    if kernel == "fused" and channels == 1:
+        return 8 // stride
+    rows = machine.rows
+    if kernel == "fused" and stride > 1:
+        rows = stride * (1 << (min(machine.rows // stride, outputs).bit_length() - 1))
     return machine.vectors[rows - 1]
 
 
@@ -534,8 +539,9 @@ def _widest_tile(run: int, rows: int, size: int, unit: int) -> int:
     return min(max(width // unit, 1) * unit, limit)
 
 
-def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int) -> Tiling:
-    """Cut the output positions from `left` on, for one input length."""
+def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int, large: bool = False) -> Tiling:
+    """Cut the output positions from `left` on, for one input length. `large`: the output does not stay in caches, and
+    lies in memory that was used before (`memory.is_kept`)."""
     s = plan.stride // plan.parts
     furthest = int(plan.offsets.max()) // plan.parts
     first = ceil_div(left - furthest, s)
@@ -563,6 +569,7 @@ def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int) -
         columns=columns,
         margin=margin,
         merged=merged,
+        streams=large and plan.kernel == "fused" and plan.channels == 1 and not merged,
         tile=tile,
         tiles=max(1, ceil_div(total, tile)),
         gemm_channels=max(1, GEMM_LIMIT // (tile * plan.column_rows)),

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -134,7 +135,8 @@ class Operator:
             sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
             odd = window.origin % 2 if kernel.plan.kernel == "winograd" else 0
             left = window.start + kernel.plan.reach + odd * geometry.stride
-            tiling = dispatch.tiling(kernel.plan, left, batch, length, window.length)
+            large = memory.is_kept(math.prod(shape) * compute.itemsize)
+            tiling = dispatch.tiling(kernel.plan, left, batch, length, window.length, large)
             run = _tiles.Run(kernel, tiling, left, batch, length, window.length, odd, sources)
             multiply_adds = batch * steps * self.weight.size * (4 if compute.kind == "c" else 1)
             data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * window.length)

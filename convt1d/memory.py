@@ -46,7 +46,12 @@ class _Lease:
 
 def allocator(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Callable[[tuple[int, ...], np.dtype[Any]], np.ndarray]:
     """What to call, as `numpy.empty`, for a new output of this shape: chosen once, not in each call of microseconds."""
-    return _empty if LARGE < math.prod(shape) * dtype.itemsize <= MOST - _LINE else np.empty
+    return _empty if is_kept(math.prod(shape) * dtype.itemsize) else np.empty
+
+
+def is_kept(size: int) -> bool:
+    """Whether a new output of so many bytes usually lives in memory that an earlier one has used."""
+    return LARGE < size <= MOST - _LINE
 
 
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

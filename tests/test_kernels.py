@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import convt1d
-from convt1d import dispatch, geometry, threads
+from convt1d import dispatch, geometry, memory, threads
 from convt1d.cpu import _correlate, _runtime, _tiles
 
 HERE = Path(__file__).parent
@@ -85,6 +85,40 @@ def test_choice_of_kernel_is_readable():
     assert choose(channels=64, taps=2, rows=50, level=2, fusible=False) == "direct"
     assert choose(channels=512, taps=2, rows=2048, level=0, fusible=True) == "gemm"
     assert choose(channels=1, taps=6, rows=2, level=0, fusible=False) == "direct"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("stride", range(1, 9))
+def test_a_single_channel(stride, dtype, monkeypatch):
+    """Depthwise sums. Those of a large output go past the caches, wherever in a vector its rows begin: the same bits,
+    of integers the definition's, and nothing beside them is written."""
+    for seed in range(24):
+        rng = np.random.default_rng(seed)
+        batch, groups, each = (int(n) for n in rng.integers(1, 4, 3))
+        k, padding = int(rng.integers(1, 5 * stride + 2)), int(rng.integers(0, 2 * stride))
+        length = int(rng.integers(4, 40) if seed % 2 else rng.integers(200, 5000))
+        dilation = seed % 3 + 1 if stride == 1 else 1
+        weight = rng.integers(-9, 10, (groups, each, k)).astype(dtype)
+        bias = rng.integers(-9, 10, groups * each).astype(dtype)
+        given = stride, padding, 0, groups, dilation
+        out_length = convt1d.output_length(length, k, stride, padding, 0, dilation)
+        size = batch * groups * each * out_length
+        room = np.full(size + 32, 7, dtype)
+        out = room[seed : seed + size].reshape(batch, groups * each, out_length)
+        for x in (
+            rng.integers(-9, 10, (batch, groups, length)).astype(dtype),
+            rng.standard_normal((batch, groups, length)),
+        ):
+            x = x.astype(dtype)
+            monkeypatch.setattr(memory, "LARGE", 2**40)
+            plain = convt1d.conv_transpose1d(x, weight, bias, *given)
+            monkeypatch.setattr(memory, "LARGE", 0)
+            convt1d.conv_transpose1d(x, weight, bias, *given, out=out, workers=1 + seed % 3)
+            np.testing.assert_array_equal(out, plain)
+            if length < 100 and (x == x.round()).all():
+                np.testing.assert_array_equal(out, naive.conv_transpose1d(x, weight, bias, *given))
+        assert (room[:seed] == 7).all()
+        assert (room[seed + size :] == 7).all()
 
 
 @pytest.mark.parametrize("mode", naive.MODES)

@@ -13,6 +13,7 @@
 #ifndef CONVT1D_SIMD_H
 #define CONVT1D_SIMD_H
 #include <stddef.h>
+#include <stdint.h>
 #include <string.h>
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(CONVT1D_SCALAR)
@@ -61,6 +62,9 @@
 #ifndef X86_LEVELS
   #define X86_LEVELS 0
 #endif
+#if X86_LEVELS
+  #include <immintrin.h>
+#endif
 #ifdef __has_builtin
   #if __has_builtin(__builtin_shufflevector)
     #define HAVE_SHUFFLE 1
@@ -95,10 +99,10 @@ static ALWAYS_INLINE int block_vectors(int most, int vecs, int rows)
     return rows == 4 ? vecs : rows == 3 ? vecs + 1 : rows == 2 ? 2 * vecs - 1 : 2 * vecs;
 }
 
-/* Outputs of the next register block of the fused product: a power of two, all phases of each. */
-static ALWAYS_INLINE int fused_block(int most, int stride, ptrdiff_t outputs)
+/* Outputs of the next register block of the fused product: a power of two, all phases of each; of a single channel one. */
+static ALWAYS_INLINE int fused_block(int most, int stride, ptrdiff_t outputs, ptrdiff_t channels)
 {
-    int block = most >= 8 && stride == 1 ? 8 : most >= 4 * stride ? 4 : most >= 2 * stride ? 2 : 1;
+    int block = channels == 1 ? 1 : most >= 8 && stride == 1 ? 8 : most >= 4 * stride ? 4 : most >= 2 * stride ? 2 : 1;
     while (block > outputs)
         block /= 2;
     return block;
@@ -149,10 +153,12 @@ static ALWAYS_INLINE void prefetch_lines(Lines *lines, ptrdiff_t n)
 
 /* What a tile's first register block prefetches on its way: the next tile, `distance` numbers from x and with rows `ldx`
  * apart. And what the others do: x itself, `near` numbers further on, where it is too large to stay in L2. 0: nothing.
- * And each, as many lines of y as it computes; of short sums, those `later` numbers further on. */
+ * And each, as many lines of y as it computes; of short sums, those `later` numbers further on; or none, where y `streams`
+ * past the caches, which only sums of a single channel do. */
 typedef struct {
     ptrdiff_t distance, ldx, near, later;
     Lines y;
+    int streams;
 } Ahead;
 
 #define PASTE_(a, b) a##_##b
@@ -270,6 +276,14 @@ static inline int simd_whole(int level)
 #else
     (void)level;
     return 0;
+#endif
+}
+
+/* What is to come after a thread's last store past the caches, for other threads to see them all. */
+static inline void end_streams(void)
+{
+#if X86_LEVELS
+    __builtin_ia32_sfence();
 #endif
 }
 

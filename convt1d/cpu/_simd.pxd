@@ -16,6 +16,7 @@ cdef extern from "_simd.h" nogil:
     ctypedef struct Ahead:
         Py_ssize_t distance, ldx, near, later
         Lines y
+        bint streams
 
     ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
                                   Py_ssize_t, Py_ssize_t, const float *, int, Ahead *)
@@ -70,8 +71,9 @@ cdef extern from "_simd.h" nogil:
     int simd_vectors(int, int)
     int simd_bytes(int)
     bint simd_whole(int)
+    void end_streams()
     int direct_block(int, Py_ssize_t)
-    int fused_block(int, int, Py_ssize_t)
+    int fused_block(int, int, Py_ssize_t, Py_ssize_t)
     const int AHEAD
     const int Y_AHEAD
 

@@ -27,7 +27,7 @@ from convt1d.cpu._runtime cimport (
     LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
 )
 from convt1d.cpu._simd cimport (
-    AHEAD, Y_AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, fused_block, fused_leaf, gather_leaf,
+    AHEAD, Y_AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, end_streams, fused_block, fused_leaf, gather_leaf,
     pair_leaf, real, simd_rows,
 )
 
@@ -83,6 +83,7 @@ cdef struct Call:
     Py_ssize_t left
     Py_ssize_t first, columns, margin, tile, tiles, gemm_channels
     bint merged
+    bint streams                                  # y past the caches
     int in_place
     Entry *entries
     Py_ssize_t odd                          # 1: x begins with an odd sample of the whole signal (`winograd`)
@@ -573,6 +574,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     ahead.y.stretches = ahead.near = ahead.later = 0
     if call.batch * layer.groups * layer.outputs * call.out_length * sizeof(real) > IN_CACHE:
         ahead.later = Y_AHEAD // sizeof(real)
+    ahead.streams = call.streams
     if call.in_place == PARTS:
         # a piece's rows while the one before is summed: 8 rows ahead took 1.1 x longer (512 -> 1 channel, a Zen 4,
         # 2026-11)
@@ -633,6 +635,8 @@ cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int 
     if threads == 1:            # no parallel region at all
         for item in range(items):
             run_item[real](layer, call, item, <real *>workspaces[0])
+        if call.streams:
+            end_streams()
         return
     # dynamic: one disturbed core must not hold up the other
     chunk = <int>max(1, min(64, items // (threads * 32)))
@@ -640,6 +644,8 @@ cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int 
     for item in prange(items, schedule="dynamic", chunksize=chunk, num_threads=threads):
         run_item[real](layer, call, item, <real *>workspaces[omp_get_thread_num()])
         if (item + 1) % chunk == 0 or item + 1 == items:
+            if call.streams:
+                end_streams()
             did(watch, chunk)
 
 
@@ -663,7 +669,7 @@ cdef bint pack_block(const Layer *layer, const Block *block, const real *w, Py_s
         o = 0
         whole = layer.taps if block.full_slots == block.slots else layer.taps - 1
         while o < block.outputs:
-            width = fused_block(simd_rows(layer.level), <int>layer.stride, block.outputs - o)
+            width = fused_block(simd_rows(layer.level), <int>layer.stride, block.outputs - o, layer.channels)
             for half in range(2):
                 rows = block.slots if half == 0 else block.full_slots
                 m0 = 0 if half == 0 else whole
@@ -955,7 +961,7 @@ cdef class Run:
         call.out_length = out_length * kernel.layer.parts
         call.first, call.columns, call.margin = tiling.first, tiling.columns, tiling.margin
         call.merged, call.tile, call.tiles = tiling.merged, tiling.tile, tiling.tiles
-        call.gemm_channels, call.odd = tiling.gemm_channels, odd
+        call.streams, call.gemm_channels, call.odd = tiling.streams, tiling.gemm_channels, odd
         call.even_steps = call.odd_steps = False
         call.x.hl, call.x.hr = before.shape[0], after.shape[0]
         call.x.before = &before[0] if call.x.hl else NULL
