@@ -27,8 +27,8 @@ from convt1d.cpu._runtime cimport (
     LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
 )
 from convt1d.cpu._simd cimport (
-    AHEAD, Y_AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, end_streams, fused_block, fused_leaf, gather_leaf,
-    pair_leaf, real, simd_rows,
+    AHEAD, Y_AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, end_streams, fused_block, fused_leaf,
+    gather_leaf, pair_leaf, real, simd_rows,
 )
 
 import numpy as np
