@@ -51,6 +51,10 @@ X_BYTES = 96 * 1024
 X_COLUMNS = 192
 X_MOST_BYTES = 640 * 1024
 C_BYTES = 64 * 1024
+# Nor more columns than this; of a single channel, where nothing waits for its tile to be done, 1.04 .. 1.07 x faster
+# than with 2048 (a Sapphire Rapids, 2026-11).
+MOST_COLUMNS = 2048
+SINGLE_COLUMNS = 8192
 
 # Rows (slots x output channels) of one weight block: enough that copying a tile of x is under 2 % of the
 # arithmetic it feeds, few enough that the block's columns stay near the core.
@@ -401,7 +405,8 @@ def plan(
     if narrow and kernel == "direct":
         piece, run = int(np.clip(uses, *NARROW_CHANNELS)), NARROW_BYTES // size
     unit = vector * _register_vectors(machine, kernel, channels, stride, outputs)
-    tile = _widest_tile(run, rows, size, unit)
+    longest = SINGLE_COLUMNS if kernel == "fused" and channels == 1 else MOST_COLUMNS
+    tile = _widest_tile(run, rows, size, unit, longest)
     piece_taps = taps if kernel == "winograd" else int(min(taps, 1 + tile // step))
     forced = bool(os.environ.get("CONVT1D_TILE"))
     widest = tile if forced else min(tile + tile // 4, COLUMN_BYTES // (rows * size) - 64)
@@ -527,15 +532,15 @@ def _register_vectors(machine: Machine, kernel: str, channels: int, stride: int,
     return machine.vectors[rows - 1]
 
 
-def _widest_tile(run: int, rows: int, size: int, unit: int) -> int:
-    """Columns of a tile: at most `run`, its columns within an L1, at least one register block's."""
+def _widest_tile(run: int, rows: int, size: int, unit: int, longest: int) -> int:
+    """Columns of a tile: at most `run` and `longest`, its columns within an L1, at least one register block's."""
     forced = os.environ.get("CONVT1D_TILE", "")
     limit = COLUMN_BYTES // (rows * size) - 64
     if forced:
         if not forced.isdigit() or int(forced) < 1:
             raise ValueError(f"CONVT1D_TILE must be a positive int, got {forced!r}")
         return min(int(forced), limit, 4096)
-    width = min(run, C_BYTES // (rows * size), 2048)
+    width = min(run, C_BYTES // (rows * size), longest)
     return min(max(width // unit, 1) * unit, limit)
 
 
