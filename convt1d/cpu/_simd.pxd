@@ -16,7 +16,7 @@ cdef extern from "_simd.h" nogil:
     ctypedef struct Ahead:
         Py_ssize_t distance, ldx, near, later
         Lines y
-        bint streams
+        bint streams, soon
 
     ctypedef void (*direct_float)(const float *, Py_ssize_t, const float *, float *, Py_ssize_t, const Sum *,
                                   Py_ssize_t, Py_ssize_t, const float *, int, Ahead *)

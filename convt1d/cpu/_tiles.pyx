@@ -28,7 +28,7 @@ from convt1d.cpu._runtime cimport (
 )
 from convt1d.cpu._simd cimport (
     AHEAD, Y_AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, end_streams, fused_block, fused_leaf,
-    gather_leaf, pair_leaf, real, simd_rows,
+    gather_leaf, pair_leaf, real, simd_rows, simd_whole,
 )
 
 import numpy as np
@@ -61,6 +61,7 @@ cdef struct Entry:
 cdef struct Layer:
     bint direct, fused, winograd, consecutive
     bint plain             # `winograd`, with weights too large for sums
+    bint soon              # see `Ahead` in _simd.h
     bint channels_last     # of y
     int level, in_place
     Py_ssize_t parts, channels, outputs, groups, stride, taps, step, period
@@ -575,6 +576,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     if call.batch * layer.groups * layer.outputs * call.out_length * sizeof(real) > IN_CACHE:
         ahead.later = Y_AHEAD // sizeof(real)
     ahead.streams = call.streams
+    ahead.soon = layer.soon
     if call.in_place == PARTS:
         # a piece's rows while the one before is summed: 8 rows ahead took 1.1 x longer (512 -> 1 channel, a Zen 4,
         # 2026-11)
@@ -853,6 +855,7 @@ cdef class Kernel:
         layer.consecutive, layer.channels_last = plan.consecutive, plan.channels_last
         layer.in_place = plan.in_place
         layer.level = LEVEL
+        layer.soon = simd_whole(LEVEL)
         layer.parts, layer.channels, layer.groups = plan.parts, plan.channels, groups
         layer.correlates = plan.correlates
         layer.outputs = weight.shape[0] // groups if layer.correlates else weight.shape[1]
