@@ -154,9 +154,9 @@ static ALWAYS_INLINE void prefetch_lines(Lines *lines, ptrdiff_t n)
 /* What a tile's first register block prefetches on its way: the next tile, `distance` numbers from x and with rows `ldx`
  * apart. And what the others do: x itself, `near` numbers further on, where it is too large to stay in L2. 0: nothing.
  * And each, as many lines of y as it computes; of short sums, those `later` numbers further on; or none, where y `streams`
- * past the caches, which only sums of a single channel do. And `soon`: register blocks of `fused`
- * that prefetch nothing else do so two channels on, into L1. Intel's processors guess no strides above 2 KiB, and gain by the others,
- * too (12 layers 1.03 .. 1.15 x faster, Winograd's products 0.98 x; a Sapphire Rapids with a busy sibling, 2026-11). */
+ * past the caches, which only sums of a single channel do. And `soon`: register blocks of `fused` that prefetch nothing else
+ * do so two channels on, into L1. Intel's processors guess no strides above 2 KiB, and gain by it with others, too (12 layers
+ * 1.03 .. 1.15 x faster, but Winograd's products 0.98 x; a Sapphire Rapids with a busy sibling, 2026-11). */
 typedef struct {
     ptrdiff_t distance, ldx, near, later;
     Lines y;
