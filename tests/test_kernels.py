@@ -87,6 +87,28 @@ def test_choice_of_kernel_is_readable():
     assert choose(channels=1, taps=6, rows=2, level=0, fusible=False) == "direct"
 
 
+@pytest.mark.parametrize("kernel", dispatch.KERNELS)
+@pytest.mark.parametrize(
+    ("batch", "c_in", "groups", "c_out", "k", "stride", "length"),
+    [
+        (70, 12, 12, 12, 8, 2, 90),  # far more items than parts of a share
+        (1, 40, 1, 100, 10, 5, 70),  # one tile, whose weight blocks are shared out
+        (2, 40, 1, 30, 8, 4, 1500),  # tiles read in place, but for both ends, and their blocks
+        (3, 8, 1, 1, 3, 1, 65),  # fewer items than threads
+    ],
+)
+def test_every_item_is_done_once(batch, c_in, groups, c_out, k, stride, length, kernel, monkeypatch):
+    """However the threads share them out."""
+    monkeypatch.setenv("CONVT1D_KERNEL", kernel)
+    monkeypatch.setattr(threads, "SERIAL_SECONDS", 1e-12)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, c_in, length)).astype("float32")
+    layer = convt1d.ConvTranspose1d(c_in, c_out, k, stride=stride, groups=groups, dtype="float32", rng=1)
+    alone = layer(x, workers=1)
+    for workers in (2, 3, 7, 40):
+        np.testing.assert_array_equal(layer(x, out=np.full_like(alone, np.nan), workers=workers), alone)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("stride", range(1, 9))
 def test_a_single_channel(stride, dtype, monkeypatch):

@@ -8,7 +8,7 @@
 ``_leaves.inc``     SIMD leaves: the direct product, the gather, the fused kernel that does both, and copies
 ``_simd.h``         builds the leaves for each instruction set and element type, and chooses at run time; ``_simd.pxd``
 ``_blas.pxd``       the product by BLAS; the only file that touches it
-``_openmp.h``       OpenMP, or its absence; ``_team.h``: starting its threads, and forks
+``_openmp.h``       OpenMP, or its absence; ``_team.h``: its threads, and forks; ``_shares.h``: what falls to each
 """
 
 from __future__ import annotations

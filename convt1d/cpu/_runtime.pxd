@@ -3,6 +3,13 @@ cdef extern from "_openmp.h" nogil:
     int omp_get_thread_num()
     double omp_get_wtime()
 
+cdef extern from "_shares.h" nogil:
+    const int SHARE_PARTS
+    ctypedef struct Shares:
+        pass
+    void share_out(Shares *, int, int)
+    int next_part(Shares *, int)
+
 cdef enum:
     MOST_THREADS = 256
 

@@ -24,7 +24,8 @@ from libc.string cimport memset
 from convt1d.cpu._blas cimport gemm_nt
 from convt1d.cpu._load cimport Phases, Signal, floor_div, leading, load_phases, load_run
 from convt1d.cpu._runtime cimport (
-    LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
+    LEVEL, MOST_THREADS, SHARE_PARTS, Shares, Watch, begin_watch, did, give_workspace, next_part, settle, share_out,
+    take_workspace, team,
 )
 from convt1d.cpu._simd cimport (
     AHEAD, Y_AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, end_streams, fused_block, fused_leaf,
@@ -93,6 +94,12 @@ cdef struct Call:
     Py_ssize_t first_inside, last_inside    # ... inside the output for these i
     Py_ssize_t ldx, ldc
     Py_ssize_t blocks_per_item, block_groups
+
+
+# The tile of x that a thread's workspace holds, for items that are of the same one: it is loaded once for all of these.
+cdef struct Held:
+    Py_ssize_t tile, f0     # item's place but for its blocks; -1: none
+    bint plain
 
 
 # Layer.in_place, Call.in_place: which tiles are read where they lie
@@ -532,7 +539,7 @@ cdef void gather_run(const Layer *layer, const Call *call, const Block *block, P
         done += run
 
 
-cdef void run_item(const Layer *layer, const Call *call, Py_ssize_t item, real *workspace) noexcept nogil:
+cdef void run_item(const Layer *layer, const Call *call, Py_ssize_t item, Held *held, real *workspace) noexcept nogil:
     """One tile of one sample (or of the merged batch) and one group, for some of its weight blocks."""
     cdef Py_ssize_t part = item % call.block_groups
     cdef Py_ssize_t t = item // call.block_groups % call.tiles
@@ -547,15 +554,17 @@ cdef void run_item(const Layer *layer, const Call *call, Py_ssize_t item, real *
     cdef bint inside
     if call.in_place == NEVER or (call.in_place == WHOLE_TILES and not (lo <= f0 and end <= hi)):
         lo, hi = end, end
+    if held.tile != item // call.block_groups:
+        held.tile, held.f0, held.plain = item // call.block_groups, -1, False
     while f0 < end:
         inside = lo <= f0 < hi
         f1 = min(end, hi) if inside else min(end, lo) if f0 < lo < hi else end
-        run_tile[real](layer, call, sample, group, part, f0, f1, inside, workspace)
+        run_tile[real](layer, call, sample, group, part, f0, f1, inside, held, workspace)
         f0 = f1
 
 
 cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_ssize_t group, Py_ssize_t part,
-                   Py_ssize_t f0, Py_ssize_t f1, bint inside, real *workspace) noexcept nogil:
+                   Py_ssize_t f0, Py_ssize_t f1, bint inside, Held *held, real *workspace) noexcept nogil:
     """Columns f0 .. f1-1 of a tile: load, then for each weight block and run of columns, product and gather."""
     cdef real *columns = workspace + layer.streams * layer.piece_channels * call.ldx
     cdef const real **sources = <const real **>(columns + call.ldc * layer.most_rows)
@@ -569,7 +578,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
     cdef Py_ssize_t ldx = call.ldx, b, c0, c1, m0, m1, f
     cdef Py_ssize_t b0 = part * call.blocks_per_item, b1 = min(b0 + call.blocks_per_item, layer.nblocks)
     cdef bint single = layer.piece_taps >= layer.taps and layer.piece_channels >= layer.channels
-    cdef bint loaded = False, plain = False
+    cdef bint loaded = not inside and held.f0 == f0, plain = held.plain
     cdef const Block *block
     cdef Ahead ahead
     ahead.y.stretches = ahead.near = ahead.later = 0
@@ -628,27 +637,44 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
                 c0 = c1
             m0 = m1
         gather_run[real](layer, call, block, sample, group, f0, f1 - f0, sources, bias)
+    if not inside:
+        held.f0, held.plain = f0 if loaded else -1, plain
 
 
 cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int threads, void **workspaces,
                     Watch *watch, real unused) noexcept nogil:
     cdef Py_ssize_t item
-    cdef int chunk
+    cdef int thread, parts
+    cdef Shares shares
+    cdef Held held
     if threads == 1:            # no parallel region at all
+        held.tile = -1
         for item in range(items):
-            run_item[real](layer, call, item, <real *>workspaces[0])
+            run_item[real](layer, call, item, &held, <real *>workspaces[0])
         if call.streams:
             end_streams()
         return
-    # dynamic: one disturbed core must not hold up the other
-    chunk = <int>max(1, min(64, items // (threads * 32)))
+    parts = <int>min(items, <Py_ssize_t>threads * SHARE_PARTS)
+    share_out(&shares, parts, threads)
     begin_watch(watch)
-    for item in prange(items, schedule="dynamic", chunksize=chunk, num_threads=threads):
-        run_item[real](layer, call, item, <real *>workspaces[omp_get_thread_num()])
-        if (item + 1) % chunk == 0 or item + 1 == items:
-            if call.streams:
-                end_streams()
-            did(watch, chunk)
+    for thread in prange(threads, schedule="static", chunksize=1, num_threads=threads):
+        run_share[real](layer, call, items, &shares, parts, thread, <real *>workspaces[thread], watch)
+
+
+cdef void run_share(const Layer *layer, const Call *call, Py_ssize_t items, Shares *shares, int parts, int thread,
+                    real *workspace, Watch *watch) noexcept nogil:
+    cdef Py_ssize_t item, end
+    cdef Held held
+    cdef int part = next_part(shares, thread)
+    held.tile = -1
+    while part >= 0:
+        end = items * (part + 1) // parts
+        for item in range(items * part // parts, end):
+            run_item[real](layer, call, item, &held, workspace)
+        did(watch, end - items * part // parts)
+        part = next_part(shares, thread)
+    if call.streams:
+        end_streams()
 
 
 # ---- pack -------------------------------------------------------------------------------------------------
@@ -1008,8 +1034,8 @@ cdef class Run:
         call.blocks_per_item, call.block_groups = layer.nblocks, 1
         if threads > 1:
             # several items a thread, so that a disturbed core does not hold up the call
-            call.block_groups = min(layer.nblocks, (4 * threads + items - 1) // max(items, 1))
-            call.blocks_per_item = (layer.nblocks + call.block_groups - 1) // call.block_groups
+            call.block_groups = min(layer.nblocks, (8 * threads + items - 1) // max(items, 1))
+            call.blocks_per_item = layer.nblocks // call.block_groups
             call.block_groups = (layer.nblocks + call.blocks_per_item - 1) // call.blocks_per_item
             items *= call.block_groups
             threads = <int>min(threads, items)
