@@ -630,8 +630,12 @@ CUDA_FUSED_STEPS = 8
 # Architectures with 164 KiB of shared memory or more to a multiprocessor: four stages of two blocks fit. Others have
 # 100, sm_75 has 64: three stages.
 CUDA_LARGE_SHARED = (80, 87, 90, 100, 103)
-# Flops per byte of input and output up to which `fused` is thought faster than `rows`, see choose_cuda_kernel.
-CUDA_FUSED_INTENSITY = {"float32": 160, "tf32": 345, "3xtf32": math.inf, "float16": 690, "bfloat16": 690}
+# Flops per byte of input and output up to which `fused` is faster, see choose_cuda_kernel.
+CUDA_FUSED_INTENSITY = {"float32": 160, "tf32": 400, "3xtf32": math.inf, "float16": 690, "bfloat16": 690}
+# Output channels of a group that `rows` needs: it puts its sums in order 32 channels at a time.
+CUDA_ROWS_OUTPUTS = 16
+# Architectures where products of 3xTF32 pay: A100, whose tensor cores are eight times as fast as its float32.
+CUDA_3XTF32 = (80,)
 # Fewer channels, rows (phases times output channels) or samples than these fill too little of a tile.
 CUDA_FUSED_LEAST = 16, 32, 16
 
@@ -669,19 +673,26 @@ def choose_cuda_kernel(
     direct    X + Y bytes; each output reads its own inputs: groups of one input channel (depthwise). Needs no
               workspace, so it also takes what would not fit into one
     columns   X + (2m + 1) Y bytes: one product of every tap with every sample, then a gather; any geometry
-    rows      3X + 3Y bytes: a time-major copy with m samples to a row, overlapping, and one product; dilation 1
+    rows      3X + 3Y bytes: a time-major copy with m samples to a row, overlapping, and one product; dilation 1, real
+              types
     fused     X + Y bytes, one kernel; dilation 1, real types but float64, m up to CUDA_FUSED_TAPS
 
-    The choice goes by counts alone; nothing here has been measured on a GPU yet. Between `columns` and `rows` it goes
-    by bytes. `fused` saves 2 (X + Y) bytes over `rows`, and multiplies more slowly: through mma.sync it is taken to
-    reach 0.6 of what cuBLAS makes of Hopper's tensor cores (P flop/s), in plain float32 0.8 against 0.95. With B
-    bytes/s it is the faster one up to so many flops F per byte, for the P of the datasheet and the B of an H200's copy:
+    Between `columns` and `rows` it goes by bytes. `fused` saves bytes, and multiplies more slowly than cuBLAS: it is
+    chosen up to so many flops per byte of x and y as it was faster at on an H200 (2026-11-26, microseconds):
 
-        F / (0.6 P) < F / P + 2 (X + Y) / B              P, Tflop/s    B, TB/s    F / (X + Y)
-        tf32                                             495           4.3        345
-        float16, bfloat16                                990           4.3        690
-        float32 (0.8 and 0.95 of P)                      67            4.3        160
-        3xtf32: 0.6 * 495 / 3 = 99 Tflop/s, cuBLAS in float32 64                  any
+        C_in -> C_out           64->32  128->64  256->128  512->256  1536->768
+        flops per byte, 4 bytes    43       64       205       410        1229    chosen up to
+        float32   fused           287      501       907       510        1318             160
+                  rows            962     1045       940       570        1109
+        tf32      fused           132      187       282       171         392             400
+                  rows            405      434       430       178         805
+        float16   fused           140      179       244       137         305             690 (of 2 bytes)
+                  rows            358      362       295        92         109
+
+    In TF32 `rows` never is the better one (cuBLAS is slow at these operands). Beyond, it is `columns`: measured for one
+    output channel only, K = 1024 and stride 256, where it took 62 and `fused` 95. So few channels take 1/32 of what
+    `rows` does last: in float16 197, `fused` 80. 3xTF32 was slower than float32 in every layer (352 and 287, 1812 and
+    1318 for the first and the last), and is left to architectures whose float32 is slow in comparison.
     """
     channels, outputs = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
     layout = slot_layout(geometry)
@@ -693,7 +704,9 @@ def choose_cuda_kernel(
         usable.append("columns")
     row = geometry.in_channels * element + layout.slots * geometry.out_channels * summand
     few = geometry.groups <= CUDA_ROWS_GROUPS and layout.taps <= CUDA_ROWS_TAPS
-    if geometry.dilation == 1 and few and row * (8 * layout.taps + 64) <= workspace:
+    kind = fused_precision(precision, capability) if dtype.name == "float32" else dtype.name
+    # cuBLAS 13 refuses some of its overlapping matrices in complex64 (CUBLAS_STATUS_NOT_SUPPORTED, an H200, 2026-11)
+    if geometry.dilation == 1 and few and dtype.kind != "c" and row * (8 * layout.taps + 64) <= workspace:
         usable.append("rows")
     typed = dtype.name in CUDA_FUSED_TYPES and (capability >= 80 or dtype.name != "bfloat16")
     if geometry.dilation == 1 and typed and layout.taps <= CUDA_FUSED_TAPS and geometry.stride < 2**31:
@@ -708,22 +721,24 @@ def choose_cuda_kernel(
     if "fused" in usable:
         flops = 2 * channels * geometry.out_channels * geometry.kernel_size
         intensity = flops / ((geometry.in_channels + geometry.stride * geometry.out_channels) * element)
-        kind = fused_precision(precision, capability) if dtype.name == "float32" else dtype.name
         sizes = channels, outputs * geometry.stride, length or math.inf
         fills = all(size >= least for size, least in zip(sizes, CUDA_FUSED_LEAST, strict=True))
-        if fills and intensity <= CUDA_FUSED_INTENSITY[kind]:
+        if fills and (intensity <= CUDA_FUSED_INTENSITY[kind] or (outputs < CUDA_ROWS_OUTPUTS and dtype.itemsize == 2)):
             return "fused"
     if "columns" not in usable:
         return "rows" if "rows" in usable else "fused"
     columns_bytes = geometry.in_channels * element + 2 * geometry.kernel_size * geometry.out_channels * summand
     rows_bytes = 3 * geometry.in_channels * element + 2 * layout.slots * geometry.out_channels * summand
-    if "rows" in usable and dtype.name in ("float32", "float16", "bfloat16") and rows_bytes < columns_bytes:
+    fast = dtype.name in ("float16", "bfloat16") or (dtype.name == "float32" and kind != "tf32")
+    if "rows" in usable and fast and outputs >= CUDA_ROWS_OUTPUTS and rows_bytes < columns_bytes:
         return "rows"
     return "columns"
 
 
 def fused_precision(precision: str, capability: int) -> str:
-    """What `fused` makes of a permission for float32: older tensor cores have no TF32."""
+    """What `fused` makes of a permission for float32: older tensor cores have no TF32, three products seldom pay."""
+    if precision == "3xtf32":
+        return precision if capability in CUDA_3XTF32 else "float32"
     return precision if capability >= 80 else "float32"
 
 

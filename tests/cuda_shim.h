@@ -14,6 +14,7 @@ first finds a wait that is missing, the second memory that is overwritten while 
 #include <ucontext.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <utility>
@@ -95,6 +96,7 @@ std::vector<Copy> open_copies[FIBRES];              // of the group that is not 
 std::deque<std::vector<Copy>> closed_copies[FIBRES];  // groups
 
 void copy(void *to, const void *from, int bytes) {
+    if (((unsigned long long)to | (unsigned long long)from) % bytes) std::abort();  // as a GPU does
     Copy made = {to, from, bytes};
     if (at_once) made.run();
     else open_copies[current].push_back(made);
@@ -294,7 +296,7 @@ inline unsigned short float_to_half(float f) {
 }
 
 inline void copy_word(void *to, const void *from, bool valid) { shim::copy(to, valid ? from : nullptr, 4); }
-inline void copy_piece(void *to, const void *from) { shim::copy(to, from, 16); }
+inline void copy_piece(void *to, const void *from, bool valid) { shim::copy(to, valid ? from : nullptr, 16); }
 inline void copies_commit() { shim::commit(); }
 template <int N> void copies_wait() { shim::wait_for_copies(N); }
 

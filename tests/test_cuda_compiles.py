@@ -129,14 +129,13 @@ def test_compiles(compiled, number, architecture):
     used = resources(log)
     assert set(used) == expected(number)
     for name, (registers, spilled) in used.items():
-        if name.startswith("fused"):  # 128 threads: two blocks to a multiprocessor of 128 rows, three of 64
+        if name.startswith("fused"):  # two blocks to a multiprocessor of 128 rows, three of 64, which has 64 Ki of them
             assert registers <= (255 if "128" in name else 168), name
-            assert spilled == 0, name
+            # a few indices that a tile begins with; of 3xTF32, whose factors take twice the registers, some more
+            assert spilled <= (1024 if "3xtf32" in name else 64), name
             continue
-        # At 256 threads to a block a multiprocessor holds two blocks of 128 registers, four of most kernels. direct16
-        # holds sixteen weights: 150 in complex128 on sm_75, 144 in float64 on sm_100, where direct8 has as many in
-        # complex128 (nvcc 13.0, 2026-11).
-        assert registers <= (168 if name in ("direct8", "direct16") else 128), name
+        # At 256 threads a multiprocessor holds two blocks of 128 registers, three of 80, four of most kernels.
+        assert registers <= 128, name
         # indices that one pass needs, not what the inner loops read
         assert spilled <= 256, name
 

@@ -33,7 +33,8 @@ With `splits` > 1, blocks share the channels of a tile; their sums go to the wor
 
 #define STEP_CHANNELS 16
 #define COLUMNS 128     // of a tile
-#define STAGED 64       // columns that are staged at a time
+#define MOST_REACH 32   // taps that a column reaches back, at most
+#define FUSED_WARPS 4
 #define FUSED_THREADS 128
 
 #ifdef __CUDACC__  // tests/cuda_shim.h has these for the CPU
@@ -42,7 +43,8 @@ With `splits` > 1, blocks share the channels of a tile; their sums go to the wor
 
 __device__ __forceinline__ unsigned shared_address(const void *p) { return (unsigned)__cvta_generic_to_shared(p); }
 
-// Copy 4 or 16 bytes to shared memory; zeros if not `valid`. They are there once copies_wait has returned.
+// Copy 4 or 16 bytes to shared memory; zeros if not `valid`. They are there once copies_wait has returned. `from` is
+// aligned as much, and may be read even if not `valid`.
 __device__ __forceinline__ void copy_word(void *to, const void *from, bool valid) {
 #if COPIES_LATER
     asm volatile("cp.async.ca.shared.global [%0], [%1], 4, %2;" ::"r"(shared_address(to)), "l"(from),
@@ -51,11 +53,12 @@ __device__ __forceinline__ void copy_word(void *to, const void *from, bool valid
     *(unsigned *)to = valid ? *(const unsigned *)from : 0u;
 #endif
 }
-__device__ __forceinline__ void copy_piece(void *to, const void *from) {
+__device__ __forceinline__ void copy_piece(void *to, const void *from, bool valid) {
 #if COPIES_LATER
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(shared_address(to)), "l"(from) : "memory");
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared_address(to)), "l"(from),
+                 "r"(valid ? 16 : 0) : "memory");
 #else
-    *(uint4 *)to = *(const uint4 *)from;
+    *(uint4 *)to = valid ? *(const uint4 *)from : make_uint4(0u, 0u, 0u, 0u);
 #endif
 }
 // Close a group of copies.
@@ -132,6 +135,7 @@ KERNEL reduce(const A *__restrict__ sums, const A *__restrict__ bias, T *__restr
 #if CONVT1D_TYPE == 0 || CONVT1D_TYPE == 2 || CONVT1D_TYPE == 3
 
 struct __align__(16) Piece { unsigned words[4]; };
+struct __align__(8) Pair32 { unsigned words[2]; };
 
 // ---- the slab: from the signal to shared memory -------------------------------------------------------------------
 
@@ -148,81 +152,179 @@ struct Signal {
         Int i = source(first + p.rest, length, mode);
         return i < 0 ? nullptr : x + (p.quotient * sample_step + i);
     }
+    // The same where `width` columns from f on lie side by side in one sample, with `margin` more on both sides; else
+    // null.
+    __device__ __forceinline__ const T *run(Int f, int width, int margin) const {
+        if (f < 0) return nullptr;
+        Pair p = divide(f, each);
+        Int i = first + p.rest;
+        bool inside = p.quotient < samples && p.rest + width <= each && i >= margin && i + width + margin <= length;
+        return inside ? x + (p.quotient * sample_step + i) : nullptr;
+    }
 };
+
+/* Most tiles lie inside a sample: their slab is read 16 bytes at a time, from the boundary before its first column on,
+so that a row begins up to 16 bytes behind where it would; `skew` says how many elements. The others are read sample by
+sample. (With 4 bytes a copy, as all once were, an H200 issued 5 instructions for each; 2026-11.) */
+__device__ __forceinline__ int flip(int column) { return column & 4; }  // of the half types' rows, in words
 
 #if CONVT1D_TYPE == 0
 /* Channels as rows of `pitch` words, 8 more than a multiple of 32: the eight columns and four channels that a warp
-reads at once lie in different banks at any shift. Copied word by word, since no tap's row is aligned. */
+reads at once lie in different banks at any shift, if all channels have the same skew. */
 struct Slab {
-    const T *at[2];
+    static const int MARGIN = 6;             // of pieces, beyond a row's columns
+    static const int TURNS = (COLUMNS + MOST_REACH + FUSED_THREADS - 1) / FUSED_THREADS;
+    const T *at[TURNS];           // of this thread's columns; or, `together`, of the first
+    bool together;
+    int phase, step;              // where rows begin, in elements behind a boundary; the same of the next channel
 
     __device__ __forceinline__ void aim(const Signal &signal, Int f, int width) {
-        at[0] = signal.at(f + threadIdx.x);
-        at[1] = (int)threadIdx.x < width - COLUMNS ? signal.at(f + COLUMNS + threadIdx.x) : nullptr;
+        at[0] = signal.run(f, width, MARGIN);
+        together = at[0] != nullptr;
+        phase = (int)((unsigned long long)at[0] / sizeof(T) & 3);
+        step = together ? (int)(signal.length & 3) : 0;
+        if (together) return;
+#pragma unroll
+        for (int i = 0; i < TURNS; i++) {
+            int column = i * FUSED_THREADS + threadIdx.x;
+            at[i] = column < width ? signal.at(f + column) : nullptr;
+        }
     }
+    // Of all channels c, c + 4, c + 8, ...
+    __device__ __forceinline__ int skew(int c) const { return (phase + c * step) & 3; }
+
     __device__ __forceinline__ void begin(unsigned *slab, const Signal &signal, int width, int pitch, int channel,
                                           int channels) {
-        int left = channels - channel < STEP_CHANNELS ? channels - channel : STEP_CHANNELS;
+        int left = channels - channel;
+        if (together) {  // some threads to a row; zeros for channels that are none, which aim at the first
+            const int side = FUSED_THREADS / STEP_CHANNELS;
+            int row = threadIdx.x / side, piece = threadIdx.x % side, pieces = (width + MARGIN) / 4;
+            bool valid = row < left;
+            int c = valid ? row : 0;
+            const T *from = at[0] + (channel + c) * signal.length + (4 * piece - skew(c));
+            unsigned *to = slab + row * pitch + 4 * piece;
 #pragma unroll
-        for (int i = 0; i < 2; i++) {
-            if (i && (int)threadIdx.x >= width - COLUMNS) break;
+            for (int i = 0; i < COLUMNS / 4; i += side) copy_piece(to + 4 * i, from + 4 * i, valid);
+            for (int i = COLUMNS / 4; i + piece < pieces; i += side) copy_piece(to + 4 * i, from + 4 * i, valid);
+            return;
+        }
+#pragma unroll
+        for (int i = 0; i < TURNS; i++) {
+            if (i * FUSED_THREADS + (int)threadIdx.x >= width) break;
             const T *from = at[i] ? at[i] + channel * signal.length : signal.x;
             Int step = at[i] ? signal.length : 0;
-            unsigned *to = slab + i * COLUMNS + threadIdx.x;
-#pragma unroll 4
+            unsigned *to = slab + i * FUSED_THREADS + threadIdx.x;
+#pragma unroll 1
             for (int c = 0; c < STEP_CHANNELS; c++) {
                 copy_word(to + c * pitch, from, at[i] && c < left);
-                from += step;
+                if (c + 1 < left) from += step;
             }
         }
     }
-    __device__ __forceinline__ void finish(int) {}
+    __device__ __forceinline__ void finish(const Signal &, int, int) {}
 };
 #else
-/* Columns as rows of STEP_CHANNELS halves, 8 words, whose halves of 4 change places in every other four rows: eight
-lanes that write a half row each meet different banks. Through registers, as nothing else transposes: loads are begun
-before a step's products, and stored after them. */
+/* Columns as rows of STEP_CHANNELS halves, 8 words, whose halves of 4 change places in every other four rows. Through
+registers, as nothing else transposes. */
 struct Slab {
-    static const int TURNS = 3, OCTET = 8;  // a thread takes up to so many half rows, of so many channels
-    const T *at[TURNS];
-    unsigned short held[TURNS][OCTET];
+    static const int MARGIN = 14;            // of octets, beyond a row's columns
+    static const int OCTET = 8;
+    // Sample by sample, a thread takes up to so many half rows, of eight channels; else so many octets of two.
+    static const int TURNS = (2 * (COLUMNS + MOST_REACH) + FUSED_THREADS - 1) / FUSED_THREADS;
+    static const int PASSES = (COLUMNS + MOST_REACH + MARGIN + FUSED_THREADS - 1) / FUSED_THREADS;
+    const T *at[TURNS];  // of this thread's columns; or, `together`, of the boundary before the first
+    bool together;
+    unsigned held[PASSES][2][4];             // ... which are loaded before a step's products, and stored after them
     unsigned *target;
-
-    static __device__ __forceinline__ int flip(int column) { return column & 4; }  // word 4 of 8, in words
+    int target_channel, phase;
 
     __device__ __forceinline__ void aim(const Signal &signal, Int f, int width) {
         target = nullptr;
+        bool alike = signal.length % OCTET == 0 && (unsigned long long)signal.x % 16 == 0;  // all rows begin
+        at[0] = alike ? signal.run(f, width, MARGIN) : nullptr;
+        together = at[0] != nullptr;
+        phase = (int)((unsigned long long)at[0] / sizeof(T) % OCTET);
+        at[0] -= phase;
+        if (together) return;
 #pragma unroll
         for (int i = 0; i < TURNS; i++) {
             int item = i * FUSED_THREADS + threadIdx.x, column = item < width ? item : item - width;
             at[i] = item < 2 * width ? signal.at(f + column) : nullptr;
         }
     }
+    __device__ __forceinline__ int skew(int) const { return phase; }
+
     __device__ __forceinline__ void begin(unsigned *slab, const Signal &signal, int width, int, int channel,
                                           int channels) {
         target = slab;
+        target_channel = channel;
+        if (together) {  // thread: channels 2 (t % 8) and the next, octets t / 8 and 16 more
+            int octets = (width + MARGIN) / OCTET, c0 = channel + 2 * (threadIdx.x % 8);
 #pragma unroll
-        for (int i = 0; i < TURNS; i++) {
-            int item = i * FUSED_THREADS + threadIdx.x;
-            int c0 = channel + (item < width ? 0 : OCTET);
-            int left = !at[i] || channels <= c0 ? 0 : channels - c0 < OCTET ? channels - c0 : OCTET;
-            const T *from = left ? at[i] + c0 * signal.length : signal.x;
+            for (int i = 0; i < PASSES; i++) {
+                int octet = threadIdx.x / 8 + i * (FUSED_THREADS / 8);
+                const T *from = at[0] + c0 * signal.length + octet * OCTET;
 #pragma unroll
-            for (int c = 0; c < OCTET; c++) {
-                held[i][c] = c < left ? from->bits : 0;
-                if (c + 1 < left) from += signal.length;
+                for (int c = 0; c < 2; c++) {
+                    Piece piece = {{0u, 0u, 0u, 0u}};
+                    if (octet < octets && c0 + c < channels) piece = *(const Piece *)(from + c * signal.length);
+#pragma unroll
+                    for (int e = 0; e < 4; e++) held[i][c][e] = piece.words[e];
+                }
             }
         }
     }
-    __device__ __forceinline__ void finish(int width) {
+    __device__ __forceinline__ void finish(const Signal &signal, int width, int channels) {
         if (!target) return;
+        if (together) {
+            /* Word (column, pair of channels) for each column of an octet. Of the four octets that a warp has, each
+            begins with another of four columns, or all would be written to the same eight banks:
+
+                store    0  1  2  3  4  5  6  7
+                octet 0  0  1  2  3  4  5  6  7
+                octet 1  1  0  3  2  5  4  7  6
+                octet 2  2  3  0  1  6  7  4  5
+                octet 3  3  2  1  0  7  6  5  4     column */
+            int octets = (width + MARGIN) / OCTET;
 #pragma unroll
+            for (int i = 0; i < PASSES; i++) {
+                int octet = threadIdx.x / 8 + i * (FUSED_THREADS / 8), turn = octet & 3, pair = threadIdx.x % 8;
+                if (octet >= octets) break;
+#pragma unroll
+                for (int e = 0; e < 4; e++) {  // columns 2 e and the next, or those two further or before
+                    unsigned first = turn & 2 ? held[i][0][e ^ 1] : held[i][0][e];
+                    unsigned second = turn & 2 ? held[i][1][e ^ 1] : held[i][1][e];
+                    unsigned low = (first & 0xffffu) | second << 16, high = first >> 16 | (second & 0xffff0000u);
+#pragma unroll
+                    for (int k = 0; k < 2; k++) {
+                        int column = (2 * e + k) ^ turn;
+                        target[(octet * OCTET + column) * 8 + (pair ^ flip(column))] = (turn & 1) == k ? low : high;
+                    }
+                }
+            }
+            target = nullptr;
+            return;
+        }
+#pragma unroll 1
         for (int i = 0; i < TURNS; i++) {
             int item = i * FUSED_THREADS + threadIdx.x, column = item < width ? item : item - width;
             if (item >= 2 * width) break;
+            const T *from = at[0];
+#pragma unroll
+            for (int turn = 1; turn < TURNS; turn++)  // registers have no index
+                if (turn == i) from = at[turn];
+            int c0 = target_channel + (item < width ? 0 : OCTET);
+            int left = !from || channels <= c0 ? 0 : channels - c0 < OCTET ? channels - c0 : OCTET;
+            from = left ? from + c0 * signal.length : signal.x;
+            unsigned halves[OCTET];
+#pragma unroll
+            for (int c = 0; c < OCTET; c++) {
+                halves[c] = c < left ? from->bits : 0u;
+                if (c + 1 < left) from += signal.length;
+            }
             Piece piece;
 #pragma unroll
-            for (int c = 0; c < 4; c++) piece.words[c] = held[i][2 * c] | (unsigned)held[i][2 * c + 1] << 16;
+            for (int c = 0; c < 4; c++) piece.words[c] = halves[2 * c] | halves[2 * c + 1] << 16;
             *(Piece *)(target + column * 8 + ((item < width ? 0 : 4) ^ flip(column))) = piece;
         }
         target = nullptr;
@@ -232,32 +334,33 @@ struct Slab {
 
 // ---- the product of one step --------------------------------------------------------------------------------------
 
-/* `weights`: the step's, from this warp's rows on; `fragments`: of 16 rows each, all that the tile has. `slab`: from
-the column on that the warp's time 0 reads. Of the warp's MI fragments, those below `limit` have this tap. */
+/* `weights`: the step's, from this warp's rows on; `fragments`: of 16 rows each, all that the tile has. `row`: the
+first channel's, from the column on that the warp's time 0 reads, which is the `column`-th of the slab. Of the warp's MI
+fragments, those below `limit` have this tap; `WHOLE` if all have, as in most steps. */
 
 #if CONVT1D_TYPE == 0
 struct Tensor {  // TF32
-    template <int MI, int NI>
+    template <bool WHOLE, int MI, int NI>
     static __device__ __forceinline__ void multiply(float (&sums)[MI][NI][4], const Piece *weights, int fragments,
-                                                    const unsigned *slab, int pitch, int, int limit) {
+                                                    const unsigned *row, const Slab &slab, int pitch, int, int limit) {
         int lane = threadIdx.x % 32;
+        row += lane % 4 * pitch + lane / 4 + slab.skew(lane % 4);
 #pragma unroll
-        for (int k = 0; k < STEP_CHANNELS / 8; k++) {
+        for (int k = 0; k < STEP_CHANNELS / 8; k++, row += 8 * pitch) {
             unsigned a[MI][4];
 #pragma unroll
             for (int i = 0; i < MI; i++) {
                 Piece piece = weights[(k * fragments + i) * 32 + lane];
 #pragma unroll
-                for (int e = 0; e < 4; e++) a[i][e] = tf32(__uint_as_float(piece.words[e]));
+                for (int e = 0; e < 4; e++) a[i][e] = piece.words[e];  // rounded already, see launch.arranged
             }
-            const unsigned *row = slab + (8 * k + lane % 4) * pitch + lane / 4;
 #pragma unroll
             for (int j = 0; j < NI; j++) {
                 unsigned b0 = tf32(__uint_as_float(row[8 * j]));
                 unsigned b1 = tf32(__uint_as_float(row[8 * j + 4 * pitch]));
 #pragma unroll
                 for (int i = 0; i < MI; i++)
-                    if (i < limit) mma(T(), sums[i][j], a[i], b0, b1);
+                    if (WHOLE || i < limit) mma(T(), sums[i][j], a[i], b0, b1);
             }
         }
     }
@@ -267,16 +370,17 @@ struct Tensor {  // TF32
 they add off instead of rounding it: so they add no more than three times eight products, and the sum of those is
 added here. */
 struct Tensor3 {
-    template <int MI, int NI>
+    template <bool WHOLE, int MI, int NI>
     static __device__ __forceinline__ void multiply(float (&sums)[MI][NI][4], const Piece *weights, int fragments,
-                                                    const unsigned *slab, int pitch, int, int limit) {
+                                                    const unsigned *row, const Slab &slab, int pitch, int, int limit) {
         const int AT_ONCE = 2;  // fragments whose parts are held: b is taken apart once more for the others
         int lane = threadIdx.x % 32;
+        row += lane % 4 * pitch + lane / 4 + slab.skew(lane % 4);
 #pragma unroll 1
-        for (int k = 0; k < STEP_CHANNELS / 8; k++)
+        for (int k = 0; k < STEP_CHANNELS / 8; k++, row += 8 * pitch)
 #pragma unroll
             for (int i0 = 0; i0 < MI; i0 += AT_ONCE) {
-                if (i0 >= limit) break;
+                if (!WHOLE && i0 >= limit) break;
                 unsigned large[AT_ONCE][4], small[AT_ONCE][4];
 #pragma unroll
                 for (int i = 0; i < AT_ONCE; i++) {
@@ -288,7 +392,6 @@ struct Tensor3 {
                     }
                 }
                 __syncwarp();  // or the compiler fetches the next fragments early, into registers that it has not
-                const unsigned *row = slab + (8 * k + lane % 4) * pitch + lane / 4;
 #pragma unroll
                 for (int j = 0; j < NI; j++) {
                     unsigned b[2], b_rest[2], factor[2];  // factor: of the weights' rests, where infinity is none
@@ -301,7 +404,7 @@ struct Tensor3 {
                     }
 #pragma unroll
                     for (int i = 0; i < AT_ONCE; i++)
-                        if (i0 + i < limit) {
+                        if (WHOLE || i0 + i < limit) {
                             float sum[4] = {0.0f, 0.0f, 0.0f, 0.0f};
                             mma(T(), sum, small[i], factor[0], factor[1]);
                             mma(T(), sum, large[i], b_rest[0], b_rest[1]);
@@ -320,15 +423,15 @@ struct Tensor3 {
 };
 
 struct Scalar {  // float32, each product rounded once with its sum
-    template <int MI, int NI>
+    template <bool WHOLE, int MI, int NI>
     static __device__ __forceinline__ void multiply(float (&sums)[MI][NI][4], const Piece *weights, int fragments,
-                                                    const unsigned *slab, int pitch, int, int limit) {
+                                                    const unsigned *row0, const Slab &slab, int pitch, int, int limit) {
         int lane = threadIdx.x % 32;
 #pragma unroll 1
         for (int k = 0; k < STEP_CHANNELS / 8; k++) {
 #pragma unroll
             for (int c = 0; c < 4; c++) {  // channels c and c + 4
-                const unsigned *row = slab + (8 * k + c) * pitch + 2 * (lane % 4);
+                const unsigned *row = row0 + (8 * k + c) * pitch + slab.skew(c) + 2 * (lane % 4);
                 float b[2][NI][2];
 #pragma unroll
                 for (int h = 0; h < 2; h++)
@@ -338,7 +441,7 @@ struct Scalar {  // float32, each product rounded once with its sum
                         for (int e = 0; e < 2; e++) b[h][j][e] = __uint_as_float(row[4 * h * pitch + 8 * j + e]);
 #pragma unroll
                 for (int i = 0; i < MI; i++)
-                    if (i < limit) {
+                    if (WHOLE || i < limit) {
                         Piece piece = weights[(k * fragments + i) * 32 + lane / 4 * 4 + c];
 #pragma unroll
                         for (int h = 0; h < 2; h++)
@@ -356,10 +459,10 @@ struct Scalar {  // float32, each product rounded once with its sum
 
 #else
 struct Tensor {
-    template <int MI, int NI>
+    template <bool WHOLE, int MI, int NI>
     static __device__ __forceinline__ void multiply(float (&sums)[MI][NI][4], const Piece *weights, int,
-                                                    const unsigned *slab, int, int column, int limit) {
-        int lane = threadIdx.x % 32;
+                                                    const unsigned *row, const Slab &slab, int, int column, int limit) {
+        int lane = threadIdx.x % 32, skew = slab.skew(0) + lane / 4;
         unsigned a[MI][4];
 #pragma unroll
         for (int i = 0; i < MI; i++) {
@@ -367,13 +470,13 @@ struct Tensor {
 #pragma unroll
             for (int e = 0; e < 4; e++) a[i][e] = piece.words[e];
         }
-        const unsigned *row = slab + lane / 4 * 8 + (2 * (lane % 4) ^ Slab::flip(column + lane / 4));
+        row += skew * 8 + (2 * (lane % 4) ^ flip(column + skew));
 #pragma unroll
         for (int j = 0; j < NI; j++) {
-            unsigned b0 = row[64 * j], b1 = row[64 * j + 1];
+            Pair32 b = *(const Pair32 *)(row + 64 * j);
 #pragma unroll
             for (int i = 0; i < MI; i++)
-                if (i < limit) mma(T(), sums[i][j], a[i], b0, b1);
+                if (WHOLE || i < limit) mma(T(), sums[i][j], a[i], b.words[0], b.words[1]);
         }
     }
 };
@@ -381,24 +484,16 @@ struct Tensor {
 
 // ---- the tile's way out -------------------------------------------------------------------------------------------
 
-// A warp copies elements first ... last - 1 of `staged` to out[index + ...]; in 16s of bytes if both lie alike.
-template <class O>
-__device__ __forceinline__ void copy_run(O *__restrict__ out, Int index, const O *staged, int first, int last) {
+// A warp copies `count` elements; in 16s of bytes if both lie alike.
+template <class O> __device__ __forceinline__ void copy_run(O *__restrict__ out, const O *staged, int count) {
     const int each = 16 / sizeof(O);
-    int lane = threadIdx.x % 32;
-    int of_out = (int)(((unsigned long long)out / sizeof(O) + index) & (each - 1));
-    int of_staged = (int)((unsigned long long)staged / sizeof(O) & (each - 1));
-    if (of_out != of_staged) {
-        for (int e = first + lane; e < last; e += 32) out[index + e] = staged[e];
-        return;
-    }
-    int from = first + (-(of_out + first) & (each - 1));
-    if (from > last) from = last;
-    int to = from + (last - from) / each * each;
-    if (first + lane < from) out[index + first + lane] = staged[first + lane];
-    for (int e = from + lane * each; e < to; e += 32 * each)
-        *(Piece *)(out + (index + e)) = *(const Piece *)(staged + e);
-    if (to + lane < last) out[index + to + lane] = staged[to + lane];
+    int lane = threadIdx.x % 32, ahead = -(int)((unsigned long long)out / sizeof(O)) & (each - 1);  // of a boundary
+    if (((unsigned long long)out ^ (unsigned long long)staged) % 16 || ahead >= count) ahead = count;
+    int past = ahead + ((count - ahead) & -each);
+#pragma unroll 2
+    for (int e = ahead + lane * each; e < past; e += 32 * each) *(Piece *)(out + e) = *(const Piece *)(staged + e);
+    for (int e = lane; e < ahead; e += 32) out[e] = staged[e];
+    if (past + lane < count) out[past + lane] = staged[past + lane];
 }
 
 // Where a tile lies. In shared memory, as registers are for sums until it is needed.
@@ -411,43 +506,44 @@ struct Place {
 struct Tile : Place {
     int whole, fragments, full;  // fragments of rows with all taps, and all; slots of an output with all taps
     int chunk;                   // slots of a tile that is not the last
+    int per_full, per_rest;      // row * per_full >> 16 is row / full, and the same of the others
+    int staged;                  // columns that are staged at a time
     Int stride, each, q_first, reach, samples, out_channels, start, positions;
 };
 
 template <class O, int MI, int NI, int WM>
 __device__ __forceinline__ void store_tile(const float (&sums)[MI][NI][4], O *__restrict__ out,
                                            const A *__restrict__ bias, O *stage, const Tile &tile) {
-    const int each16 = 16 / sizeof(O), warps = FUSED_THREADS / 32;
+    const int each16 = 16 / sizeof(O);
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32, wm = warp % WM, wn = warp / WM;
-    int pitch = STAGED * tile.chunk + 32 / (int)sizeof(O);  // of an output; two outputs' banks are 8 words apart
-    int rest = tile.chunk - tile.full;
+    int staged = tile.staged;
+    int pitch = staged * tile.chunk + 32 / (int)sizeof(O);  // of an output; two outputs' banks are 8 words apart
+    int rest = tile.chunk - tile.full, lacking = (int)tile.positions & (each16 - 1);
 #pragma unroll 1
-    for (int c0 = 0; c0 < COLUMNS; c0 += STAGED) {
+    for (int c0 = 0; c0 < COLUMNS; c0 += staged) {
         Pair at = divide(tile.f + c0, tile.each);
         Int u0 = (tile.q_first + at.rest - tile.reach) * tile.stride + tile.slot - tile.start;
         Int row0 = (at.quotient * tile.out_channels + tile.channel) * tile.positions + u0;
         // Staged as far behind a boundary of 16 bytes as the output is.
-        unsigned long long base = (unsigned long long)out / sizeof(O) + row0;
-        if (wn * 8 * NI / STAGED == c0 / STAGED) {
+        int base = (int)(((unsigned long long)out / sizeof(O) + row0) & (each16 - 1));
+        if (wn * 8 * NI >= c0 && wn * 8 * NI < c0 + staged) {
+            O *first = stage + (wn * 8 * NI - c0 + 2 * (lane % 4)) * tile.chunk;
 #pragma unroll
             for (int i = 0; i < MI; i++)
 #pragma unroll
                 for (int h = 0; h < 2; h++) {
                     int fragment = wm * MI + i, row = 16 * fragment + lane / 4 + 8 * h, o, r;
                     if (fragment < tile.whole) {
-                        o = (unsigned)row / (unsigned)tile.full;
+                        o = row * tile.per_full >> 16;
                         r = row - o * tile.full;
-                    } else if (fragment < tile.fragments) {
-                        row -= 16 * tile.whole;
-                        o = (unsigned)row / (unsigned)rest;
-                        r = tile.full + row - o * rest;
                     } else {
-                        continue;
+                        row -= 16 * tile.whole;
+                        o = row * tile.per_rest >> 16;
+                        r = tile.full + row - o * rest;
                     }
-                    if (o >= tile.outputs) continue;
+                    if (fragment >= tile.fragments || o >= tile.outputs) continue;
                     float initial = bias ? bias[tile.channel + o] : 0.0f;
-                    int shift = (int)((base + o * tile.positions) & (each16 - 1));
-                    O *to = stage + o * pitch + shift + r + (wn * 8 * NI % STAGED + 2 * (lane % 4)) * tile.chunk;
+                    O *to = first + o * pitch + ((base + o * lacking) & (each16 - 1)) + r;
 #pragma unroll
                     for (int j = 0; j < NI; j++)
 #pragma unroll
@@ -458,30 +554,36 @@ __device__ __forceinline__ void store_tile(const float (&sums)[MI][NI][4], O *__
         __syncthreads();
         if (tile.chunk == tile.stride) {  // a sample's columns make one run of each output
             Int n = at.quotient, a = at.rest;
-            for (int c = 0; c < STAGED && n < tile.samples;) {
-                int count = tile.each - a < STAGED - c ? (int)(tile.each - a) : STAGED - c;
+#pragma unroll 1
+            for (int c = 0; c < staged && n < tile.samples;) {
+                int count = tile.each - a < staged - c ? (int)(tile.each - a) : staged - c;
                 Int u = (tile.q_first + a - tile.reach) * tile.stride - tile.start, end = count * tile.stride;
                 if (end > tile.positions - u) end = tile.positions - u;
-                Int begin = u < 0 ? -u : 0;
-                for (int o = warp; begin < end && o < tile.outputs; o += warps) {
-                    int shift = (int)((base + o * tile.positions) & (each16 - 1));
-                    copy_run(out, (n * tile.out_channels + tile.channel + o) * tile.positions + u,
-                             stage + o * pitch + shift + c * tile.chunk, (int)begin, (int)end);
+                int begin = u < 0 ? (int)-u : 0, length = (int)end - begin;
+                O *to = out + (n * tile.out_channels + tile.channel + warp) * tile.positions + u + begin;
+                const O *from = stage + warp * pitch + c * tile.chunk + begin;
+                int shift = base + warp * lacking;
+#pragma unroll 1
+                for (int o = warp; length > 0 && o < tile.outputs; o += FUSED_WARPS) {
+                    copy_run(to, from + (shift & (each16 - 1)), length);
+                    to += FUSED_WARPS * tile.positions;
+                    from += FUSED_WARPS * pitch;
+                    shift += FUSED_WARPS * lacking;
                 }
                 c += count;
                 a = 0;
                 n++;
             }
         } else {  // each column is a run of its own, of a part of one output's slots
-            for (int c = warp; c < STAGED; c += warps) {
+            for (int c = warp; c < staged; c += FUSED_WARPS) {
                 Pair p = divide(tile.f + c0 + c, tile.each);
                 if (p.quotient >= tile.samples) break;
                 Int u = (tile.q_first + p.rest - tile.reach) * tile.stride + tile.slot - tile.start;
                 Int begin = u < 0 ? -u : 0, end = tile.slots;
                 if (end > tile.positions - u) end = tile.positions - u;
                 if (begin < end)
-                    copy_run(out, (p.quotient * tile.out_channels + tile.channel) * tile.positions + u,
-                             stage + (int)(base & (each16 - 1)) + c * tile.chunk, (int)begin, (int)end);
+                    copy_run(out + ((p.quotient * tile.out_channels + tile.channel) * tile.positions + u + begin),
+                             stage + (base + c * tile.chunk + (int)begin), (int)(end - begin));
             }
         }
         __syncthreads();
@@ -498,20 +600,23 @@ template <class Policy, int MI, int NI, int WM>
 __device__ __forceinline__ void fused_tiles(
     const T *__restrict__ x, const Piece *__restrict__ w, const A *__restrict__ bias, T *__restrict__ y,
     A *__restrict__ work, Int length, Int mode, Int channels, Int outputs, Int groups, Int samples, Int stride,
-    Int taps, Int slot0, Int slots, Int chunk, Int full, Int most, Int each, Int q_first, Int start, Int positions,
-    Int width, Int pitch, Int stages, Int slabs, Int row_tiles, Int column_tiles, Int splits, Int by_rows, Int blocks) {
+    Int taps, Int slot0, Int slots, Int chunk, Int full, Int per_full, Int per_rest, Int most, Int each, Int q_first,
+    Int start, Int positions, Int width, Int pitch, Int stages, Int slabs, Int staged, Int row_tiles, Int column_tiles,
+    Int splits, Int by_rows, Int blocks) {
     DYNAMIC_SHARED(shared);
-    const int fragments = MI * WM, pieces = fragments * STEP_CHANNELS * (int)sizeof(T);  // of a step's weights
+    const int fragments = MI * WM;
+    const int pieces = fragments * STEP_CHANNELS * (int)sizeof(T);  // of a step's weights
     static_assert(pieces % FUSED_THREADS == 0, "threads copy as many pieces each");
+    static_assert(8 * NI * FUSED_WARPS / WM == COLUMNS, "warps share the tile");
     int warp = threadIdx.x / 32, wm = warp % WM, wn = warp / WM;
     Int channel_blocks = (channels + STEP_CHANNELS - 1) / STEP_CHANNELS;
     int slab_words = STEP_CHANNELS * (int)pitch * (int)sizeof(T) / 4;
     Piece *weight_ring = (Piece *)shared;
     unsigned *slab_ring = (unsigned *)(weight_ring + stages * pieces);
     SHARED(Place, place, 1);
-    int reach = taps ? (int)taps - 1 : 0;
-    int whole = (int)((most * full + 15) / 16), all = whole + (int)((most * (chunk - full) + 15) / 16);
-    Int chunks = (slots + chunk - 1) / chunk;
+    int all_taps = (int)taps, reach = taps ? all_taps - 1 : 0, ring = (int)stages, all_slabs = (int)slabs;
+    int whole = ((int)most * (int)full + 15) / 16, all = whole + ((int)most * (int)(chunk - full) + 15) / 16;
+    Int chunks = slots == chunk ? 1 : (slots + chunk - 1) / chunk;
     Signal signal = {x, length, mode, each, samples, groups * channels * length, q_first - reach};
 
     EACH_BLOCK(b, blocks) {
@@ -534,27 +639,30 @@ __device__ __forceinline__ void fused_tiles(
         Slab slab;
         slab.aim(signal, f - reach, (int)width);
 
-        Int block0 = split * channel_blocks / splits, block1 = (split + 1) * channel_blocks / splits;
-        int steps = (int)((block1 - block0) * taps), copied = 0;
+        int block0 = 0, block1 = (int)channel_blocks;
+        if (splits > 1) {
+            block0 = (int)(split * channel_blocks / splits);
+            block1 = (int)((split + 1) * channel_blocks / splits);
+        }
+        int steps = (block1 - block0) * all_taps;
         const Piece *weights = w + ((group * row_tiles + row) * channel_blocks + block0) * taps * pieces + threadIdx.x;
         // What is copied next: channels and tap, and the places in the two rings.
-        int next_channel = (int)block0 * STEP_CHANNELS, next_tap = 0, next_stage = 0, next_slab = 0;
-        auto begin_step = [&]() {
-            if (copied < steps) {
+        int next_channel = block0 * STEP_CHANNELS, next_tap = 0, next_stage = 0, next_slab = 0;
+        auto begin_step = [&](int step) {
+            if (step < steps) {
 #pragma unroll
                 for (int i = 0; i < pieces / FUSED_THREADS; i++)
                     copy_piece(weight_ring + next_stage * pieces + i * FUSED_THREADS + threadIdx.x,
-                               weights + i * FUSED_THREADS);
+                               weights + i * FUSED_THREADS, true);
                 weights += pieces;
                 if (next_tap == 0)
-                    slab.begin(slab_ring + next_slab * slab_words, signal, (int)width, (int)pitch,
-                               next_channel, (int)channels);
-                copied++;
-                if (++next_stage == stages) next_stage = 0;
-                if (++next_tap == taps) {
+                    slab.begin(slab_ring + next_slab * slab_words, signal, (int)width, (int)pitch, next_channel,
+                               (int)channels);
+                if (++next_stage == ring) next_stage = 0;
+                if (++next_tap == all_taps) {
                     next_tap = 0;
                     next_channel += STEP_CHANNELS;
-                    if (++next_slab == slabs) next_slab = 0;
+                    if (++next_slab == all_slabs) next_slab = 0;
                 }
             }
             copies_commit();  // of nothing, at the end: groups count as steps do
@@ -568,26 +676,30 @@ __device__ __forceinline__ void fused_tiles(
 #pragma unroll
                 for (int e = 0; e < 4; e++) sums[i][j][e] = 0.0f;
 
-        for (int i = 0; i < stages - 1; i++) {
-            begin_step();
-            slab.finish((int)width);
+        for (int i = 0; i < ring - 1; i++) {
+            begin_step(i);
+            slab.finish(signal, (int)width, (int)channels);
         }
         int stage = 0, at = 0, tap = 0;
 #pragma unroll 1
         for (int step = 0; step < steps; step++) {
-            if (stages == 4) copies_wait<2>();
+            if (ring == 4) copies_wait<2>();
             else copies_wait<1>();  // of three
             __syncthreads();  // this step's weights and slab are there, and the stage before it has been read
-            begin_step();
-            int time = wn * 8 * NI + reach - tap, limit = (tap < taps - 1 ? all : whole) - wm * MI;
+            begin_step(step + ring - 1);
+            int time = wn * 8 * NI + reach - tap, limit = (tap < all_taps - 1 ? all : whole) - wm * MI;
             const unsigned *read = slab_ring + at * slab_words + (sizeof(T) == 4 ? time : 8 * time);
-            Policy::multiply(sums, weight_ring + stage * pieces + wm * MI * 32, fragments, read, (int)pitch, time,
-                             limit);
-            slab.finish((int)width);
-            if (++stage == stages) stage = 0;
-            if (++tap == taps) {
+            const Piece *of_warp = weight_ring + stage * pieces + wm * MI * 32;
+            // asked once: before each product of a warp, an instruction would bring the warp together
+            if (limit >= MI)
+                Policy::template multiply<true>(sums, of_warp, fragments, read, slab, (int)pitch, time, MI);
+            else
+                Policy::template multiply<false>(sums, of_warp, fragments, read, slab, (int)pitch, time, limit);
+            slab.finish(signal, (int)width, (int)channels);
+            if (++stage == ring) stage = 0;
+            if (++tap == all_taps) {
                 tap = 0;
-                if (++at == slabs) at = 0;
+                if (++at == all_slabs) at = 0;
             }
         }
         __syncthreads();  // the rings, whose copies each step has waited for, are staging space from here on
@@ -596,7 +708,10 @@ __device__ __forceinline__ void fused_tiles(
         tile.whole = whole;
         tile.fragments = all;
         tile.full = (int)full;
+        tile.per_full = (int)per_full;
+        tile.per_rest = (int)per_rest;
         tile.chunk = (int)chunk;
+        tile.staged = (int)staged;
         tile.stride = stride;
         tile.each = each;
         tile.q_first = q_first;
@@ -617,14 +732,16 @@ __device__ __forceinline__ void fused_tiles(
     extern "C" __global__ void __launch_bounds__(FUSED_THREADS, at_once)                                             \
         name(const T *x, const Piece *w, const A *bias, T *y, A *work, Int length, Int mode, Int channels,           \
              Int outputs, Int groups, Int samples, Int stride, Int taps, Int slot0, Int slots, Int chunk, Int full,  \
-             Int most, Int each, Int q_first, Int start, Int positions, Int width, Int pitch, Int stages, Int slabs, \
-             Int row_tiles, Int column_tiles, Int splits, Int by_rows, Int blocks) {                                 \
+             Int per_full, Int per_rest, Int most, Int each, Int q_first, Int start, Int positions, Int width,       \
+             Int pitch, Int stages, Int slabs, Int staged, Int row_tiles, Int column_tiles, Int splits, Int by_rows, \
+             Int blocks) {                                                                                           \
         fused_tiles<policy, mi, ni, wm>(x, w, bias, y, work, length, mode, channels, outputs, groups, samples,       \
-                                        stride, taps, slot0, slots, chunk, full, most, each, q_first, start,         \
-                                        positions, width, pitch, stages, slabs, row_tiles, column_tiles, splits,     \
-                                        by_rows, blocks);                                                            \
+                                        stride, taps, slot0, slots, chunk, full, per_full, per_rest, most, each,     \
+                                        q_first, start, positions, width, pitch, stages, slabs, staged, row_tiles,   \
+                                        column_tiles, splits, by_rows, blocks);                                      \
     }
-// of 128 rows, two blocks to a multiprocessor; of 64 rows, three
+/* Of 128 rows, two blocks to a multiprocessor; of 64 rows, three. With 128 rows, eight warps of half the sums, to hide
+each other's latencies, were 1.1 x slower (an H200, 2026-11). */
 #if CONVT1D_TYPE == 0
 FUSED(fused128_float32, Scalar, 8, 4, 1, 2)
 FUSED(fused64_float32, Scalar, 4, 4, 1, 3)

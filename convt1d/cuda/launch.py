@@ -30,9 +30,10 @@ TYPES = ("float32", "float64", "float16", "bfloat16", "complex64", "complex128")
 #: `Mode` of kernels.cu.
 MODES = ("zeros", "reflect", "replicate", "circular")
 SOURCES = ("kernels.cu", "fused.cu")
-# Constants of kernels.cu, and of fused.cu.
+# Constants of kernels.cu, and of fused.cu; the margin of a slab read 16 bytes at a time, for each size of elements.
 TILE, SIDE, TIMES = 2048, 32, 64
-STAGED, FUSED_THREADS = 64, 128
+FUSED_THREADS = 128
+MARGINS = {4: 6, 2: 14}
 # Products take 32-bit leading dimensions.
 _INT = 2**31 - 1
 # Buffers begin on boundaries of so many bytes, as an allocator's would.
@@ -77,6 +78,7 @@ class Program(NamedTuple):
     kernel: str
     steps: tuple
     work: int  # bytes
+    rounded: bool = False  # the weights, to TF32
 
 
 def program(
@@ -92,7 +94,8 @@ def program(
     """Everything that one call launches. Precision and architecture are for `fused`: products ask for theirs."""
     maker = _Maker(geometry, dtype, batch, length, window, precision, capability)
     getattr(maker, kernel)()
-    return Program(kernel, tuple(maker.steps), maker.work)
+    rounded = kernel == "fused" and maker.kind == "tf32"
+    return Program(kernel, tuple(maker.steps), maker.work, rounded)
 
 
 class _Maker:
@@ -100,7 +103,8 @@ class _Maker:
 
     def __init__(self, geometry, dtype, batch, length, window, precision, capability):
         self.geometry, self.dtype, self.batch, self.length, self.window = geometry, dtype, batch, length, window
-        self.precision, self.capability = precision, capability
+        self.capability = capability
+        self.kind = dispatch.fused_precision(precision, capability) if dtype.name == "float32" else ""
         self.layout = dispatch.slot_layout(geometry)
         self.element, self.summand = dtype.itemsize, arrays.compute_dtype(dtype).itemsize
         self.channels = geometry.in_channels // geometry.groups  # of a group
@@ -143,6 +147,7 @@ class _Maker:
             *(Pointer("x"), Pointer("weight"), Pointer("bias"), Pointer("y")),
             *(self.length, self.channels, g.out_channels, self.outputs, *self._phases(), self.mode),
             *(start, positions, first, last, span, spans, lanes, lane_blocks),
+            g.dilation * (g.kernel_size - 1) // g.stride,
         )
 
     def columns(self):
@@ -294,18 +299,17 @@ class _Maker:
         weights = self.channels * self.outputs * g.kernel_size  # of a group
         by_rows = int(self.batch * self.channels * self.length >= weights)  # what is larger should be read once
         for name, rows, each, row_tiles, column_tiles in launches:
-            kind = ""
-            if self.dtype.name == "float32":
-                kind = f"_{dispatch.fused_precision(self.precision, self.capability)}"
-            width, pitch, stages, slabs, shared = self._rings(rows)
+            width, pitch, stages, slabs, staged, shared = self._rings(rows)
             blocks = splits * g.groups * row_tiles * column_tiles
             args = (
                 *(Pointer("x"), Pointer(name if rows.taps else "weight"), Pointer("bias"), Pointer("y")),
                 *(Pointer("work"), self.length, self.mode, self.channels, self.outputs, g.groups, self.batch, g.stride),
-                *(rows.taps, rows.slot0, rows.slots, rows.chunk, rows.full, rows.outputs, each, q_first, start),
-                *(positions, width, pitch, stages, slabs, row_tiles, column_tiles, splits, by_rows, blocks),
+                *(rows.taps, rows.slot0, rows.slots, rows.chunk, rows.full, _reciprocal(rows.full)),
+                *(_reciprocal(rows.chunk - rows.full), rows.outputs, each, q_first, start),
+                *(positions, width, pitch, stages, slabs, staged, row_tiles, column_tiles, splits, by_rows, blocks),
             )
-            self.steps.append(Launch(f"fused{rows.tile}{kind}", blocks, args, FUSED_THREADS, shared))
+            name = f"fused{rows.tile}_{self.kind}" if self.kind else f"fused{rows.tile}"
+            self.steps.append(Launch(name, blocks, args, FUSED_THREADS, shared))
         if splits > 1:
             pieces, count = ceil_div(positions, CUDA_THREADS), self.batch * g.out_channels
             self._launch(
@@ -314,13 +318,19 @@ class _Maker:
             )
 
     def _rings(self, rows):
-        """Columns of a slab and its row length, stages, slabs that they need, and bytes of shared memory."""
+        """Columns of a slab and its row length, stages, slabs that they need, columns that are staged on their way
+        out, and bytes of shared memory."""
         width = CUDA_FUSED_COLUMNS + max(rows.taps - 1, 0)
-        pitch = ceil_div(width - 8, 32) * 32 + 8 if self.element == 4 else width
-        stages = 4 if self.capability in dispatch.CUDA_LARGE_SHARED else 3
+        piece = 16 // self.element
+        pitch = (width + MARGINS[self.element]) // piece * piece
+        if self.element == 4:
+            pitch = ceil_div(pitch - 8, 32) * 32 + 8
+        large = self.capability in dispatch.CUDA_LARGE_SHARED
+        stages, staged = (4, CUDA_FUSED_COLUMNS) if large else (3, CUDA_FUSED_COLUMNS // 2)
         slabs = ceil_div(stages - 1, max(rows.taps, 1)) + 1
         rings = (stages * rows.tile + slabs * pitch) * CUDA_FUSED_CHANNELS * self.element
-        return width, pitch, stages, slabs, max(rings, rows.outputs * (STAGED * rows.chunk * self.summand + 32))
+        stage = rows.outputs * (staged * rows.chunk * self.summand + 32)
+        return width, pitch, stages, slabs, staged, max(rings, stage)
 
     def _product(self, *args):
         product = Product(*args)
@@ -338,8 +348,8 @@ class _Maker:
         return end
 
 
-def arranged(xp, weight, kernel: str, geometry: Geometry) -> dict:
-    """The weights as a kernel wants them, by the name of their buffer; `xp` is NumPy or CuPy."""
+def arranged(xp, weight, kernel: str, geometry: Geometry, rounded: bool = False) -> dict:
+    """The weights as a kernel wants them, by the name of their buffer. `rounded`: to TF32. `xp` is NumPy or CuPy."""
     if kernel not in ("rows", "fused"):
         return {"weight": xp.ascontiguousarray(weight)}
     layout = dispatch.slot_layout(geometry)
@@ -349,6 +359,8 @@ def arranged(xp, weight, kernel: str, geometry: Geometry) -> dict:
     words = words.reshape(geometry.groups, channels, outputs, geometry.kernel_size)
     found = {}
     if kernel == "fused":
+        if rounded:
+            words = _tf32(words.view(np.uint32))
         for name, rows in zip(("weight", "rest"), dispatch.fused_rows(geometry), strict=False):
             if rows.taps:
                 found[name] = _in_fragments(xp, words, rows, geometry.stride).view(weight.dtype)
@@ -365,6 +377,19 @@ def arranged(xp, weight, kernel: str, geometry: Geometry) -> dict:
         picked = xp.ascontiguousarray(words[..., xp.asarray(k)].transpose(0, 3, 1, 4, 2))
         found[name] = picked.view(weight.dtype)
     return found
+
+
+def _reciprocal(n: int) -> int:
+    """What a row's number, at most 128, times this, is cut by 16 bits to be divided by n, at most 128."""
+    return 65536 // max(n, 1) + 1
+
+
+def _tf32(bits):
+    """float32 to TF32, to nearest, ties away from zero, as words; NaN stays NaN."""
+    finite = (bits & np.uint32(0x7F800000)) != np.uint32(0x7F800000)
+    nan = (bits & np.uint32(0x7FFFFFFF)) > np.uint32(0x7F800000)
+    bits = bits + np.uint32(0x1000) * finite.astype(np.uint32) | np.uint32(0x400000) * nan.astype(np.uint32)
+    return bits & np.uint32(0xFFFFE000)
 
 
 def _in_fragments(xp, words, rows: dispatch.FusedRows, stride: int):
@@ -433,7 +458,7 @@ class DeviceOperator:
         capturing = backend.capturing()
         if capturing:
             self._check_capture(backend, made, dtype, x)
-        buffers = self._weights(backend, made.kernel, dtype)
+        buffers = self._weights(backend, made.kernel, dtype, made.rounded)
         x = backend.plain(x, dtype)
         work = backend.allocate(made.work) if made.work else None
         if capturing and work is not None:
@@ -472,27 +497,27 @@ class DeviceOperator:
         self._calls[key] = made, dtype, shape
         return self._calls[key]
 
-    def _weights(self, backend, kernel, dtype):
+    def _weights(self, backend, kernel, dtype, rounded=False):
         """Weights and bias on the backend's device, as the kernel wants them."""
-        key = (backend.device, dtype.name, kernel)
+        key = (backend.device, dtype.name, kernel, rounded)
         found = self._copies.get(key)
         if found is None:
             with self._lock:  # two threads would copy twice, and one free what the other's kernels read
                 found = self._copies.get(key)
                 if found is None:
-                    self._copies[key] = found = self._arrange(backend, kernel, dtype)
+                    self._copies[key] = found = self._arrange(backend, kernel, dtype, rounded)
         return found
 
-    def _arrange(self, backend, kernel, dtype):
+    def _arrange(self, backend, kernel, dtype, rounded):
         compute = arrays.compute_dtype(dtype)
         if self.bias is not None:
             arrays.check_cast("bias", self.bias.dtype, compute)
         if not backend.holds(self.weight):
-            found = arranged(np, arrays.cast("weight", self.weight, dtype), kernel, self.geometry)
+            found = arranged(np, arrays.cast("weight", self.weight, dtype), kernel, self.geometry, rounded)
             if self.bias is not None:
                 found["bias"] = np.ascontiguousarray(arrays.cast("bias", self.bias, compute))
             return {name: backend.upload(array) for name, array in found.items()}
-        found = arranged(backend.xp, backend.plain(self.weight, dtype), kernel, self.geometry)
+        found = arranged(backend.xp, backend.plain(self.weight, dtype), kernel, self.geometry, rounded)
         if self.bias is not None:
             found["bias"] = backend.plain(self.bias, compute)
         return found
@@ -508,7 +533,7 @@ class DeviceOperator:
             reason = f"kernel {made.kernel!r}, which was chosen for it, multiplies through cuBLAS"
         elif not stays(x, dtype):
             reason = f"x must be C-contiguous and of dtype {dtype.name}, got {x.dtype} with strides {x.strides}"
-        elif (backend.device, dtype.name, made.kernel) not in self._copies and not (
+        elif (backend.device, dtype.name, made.kernel, made.rounded) not in self._copies and not (
             weights and made.kernel == "direct"
         ):
             reason = "the weights are not on the device as its kernel wants them; call the layer once before"
@@ -583,8 +608,12 @@ class CupyBackend:
 
     def plain(self, array, dtype):
         """`array` in `dtype`, C-contiguous and aligned; no copy where it already is."""
-        array = self.xp.ascontiguousarray(array if array.dtype == dtype else array.astype(dtype))
-        return array.copy() if array.data.ptr % dtype.itemsize else array
+        size = array.dtype.itemsize
+        if array.data.ptr % size or any(step % size for step in array.strides):  # where CuPy's kernels would fault
+            shape, steps = (*array.shape, size), (*array.strides, 1)
+            parts = self.xp.ndarray(shape, np.uint8, array.data, steps)
+            array = parts.copy(order="C").view(array.dtype).reshape(array.shape)
+        return self.xp.ascontiguousarray(array if array.dtype == dtype else array.astype(dtype))
 
     def upload(self, array: np.ndarray):
         """A copy that outlives the call, for use on any stream."""
