@@ -19,6 +19,7 @@ How a call flows, and where things live::
                 |                     load -> product -> gather      "direct" (SIMD), "gemm" (BLAS)
                 |                     load -> both in registers      "fused"  (SIMD)
                 |                     load pairs -> three products for two columns -> gather   "winograd"  (SIMD)
+                |                     load pairs -> all three and gather in registers     "fused_winograd"
                 |                  cpu/_load.pxd     reading a signal, continued by its mode, or split into phases
                 |                  cpu/_leaves.inc   the SIMD leaves; _simd.h builds them for each instruction set
                 |                  cpu/_blas.pxd     the only file that touches BLAS

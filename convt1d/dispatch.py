@@ -39,7 +39,7 @@ import numpy as np
 from .geometry import ConvGeometry, Geometry
 
 #: Kernels by name; `CONVT1D_KERNEL` forces one.
-KERNELS = ("direct", "gemm", "fused", "winograd")
+KERNELS = ("direct", "gemm", "fused", "winograd", "fused_winograd")
 
 # Workspace of one thread, in bytes (the promise is 2 MiB): the tile of x, its columns, and a few pointers.
 INPUT_BYTES = 1024 * 1024
@@ -95,6 +95,18 @@ WINOGRAD_TAPS = 64
 # vectors are computed in halves (30 layers on a Zen 4, 2026-11: from 1.03 on, never slower), and where whole, so that
 # multiply-adds take half as long (22 layers on a Sapphire Rapids, 2026-11: foretold within 0.05, but two within 0.1).
 WINOGRAD_COSTS = {False: (10, 8, 0), True: (20, 20, 25)}
+# What it should gain where it is fused, over other sums in registers, where vectors are computed in halves and where
+# whole (a Zen 4, 72 layers of 16 to 64 channels: 1.04..1.3 x; less is lost on signals of some hundred samples, whose
+# last vector is nearly empty); and how deep these are at most, with whole register blocks and one pair of taps, and
+# else: up to there 1.05..1.3 x faster than with the gather apart, beyond 0.87..1.05 x, since x and weights leave L1 (a
+# Sapphire Rapids; 1.02..1.2 x and 0.95..1.05 x on a Zen 4; both 2026-11).
+WINOGRAD_FUSED_GAIN = {False: 1.12, True: 1.07}
+WINOGRAD_FUSED_DEPTH = 512, 256
+# Packed weights of a block that is fused: x of 16 columns is read from L1, and all of the block's weights from L2.
+WINOGRAD_BLOCK_BYTES = 192 * 1024
+# Its columns in a tile, and those at a signal's ends that are computed aside at a time.
+WINOGRAD_COLUMNS = 128
+ASIDE = 64
 # What its tile of x aims at: x is never read in place, so none of it is to stay in L2, and longer rows are copied and
 # gathered faster: 64 to 128 channels 1.03..1.08 x, with 640 KiB and more slower again (a Zen 4, 2026-11).
 WINOGRAD_BYTES = 448 * 1024
@@ -161,6 +173,8 @@ class Plan:
     """Kernel and weight blocks of a layer: all that does not depend on the input's length."""
 
     kernel: str
+    fused: bool  # product and gather in one
+    winograd: bool  # columns of two input steps
     parts: int  # 1 real, 2 complex
     correlates: bool  # a convolution
     channels: int  # rows of a group's input: real input channels, of a convolution times their slots
@@ -235,10 +249,13 @@ def choose_kernel(
     narrow: bool = False,
     deepest: int = FUSED_DEPTH,
     gain: float = 0,
+    fused_gain: float = 0,
+    whole: bool = False,
 ) -> str:
     """`channels`, `taps` and `rows`: real input channels, taps of a slot and output rows, per group. `narrow`: x is to
     be read a few channels at a time, where `direct` does, since its sums go on from piece to piece. `deepest`: the
     largest sum that is to be fused. `gain`: of Winograd's products, 0 where taps are not neighbours or too many.
+    `fused_gain`: the same, fused, 0 where that cannot be. `whole`: as `Machine` has it.
 
     direct   SIMD sums in registers over all channels and taps, 97..100 % of the FMA peak with AVX2 or AVX-512
     fused    the same with the gather in registers: 1.05..1.8 x faster where sums are short, never behind by more
@@ -246,6 +263,9 @@ def choose_kernel(
              register block
     winograd 3 multiplications instead of 4 for two taps and two columns: up to 1.28 x faster where sums are long and
              samples used often, `winograd_gain`
+    fused_winograd
+             the same with the gather in registers: 1.05..1.3 x faster than `winograd` for 64 to 512 channels, and
+             than `fused` for as few as 32; where all phases have the same, even number of taps, with AVX-512
     gemm     BLAS: 80..97 % on tiles this small on its AVX-512 core, 35..65 % on its AVX2 core; the better code
              where our leaves have neither instruction set (level 0), once there is enough to multiply
     (one core of a Zen 4, 2026-11)
@@ -253,8 +273,11 @@ def choose_kernel(
     forced = os.environ.get("CONVT1D_KERNEL", "")
     if forced and forced not in KERNELS:
         raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join(KERNELS)}, got {forced!r}")
-    if forced and (forced != "fused" or fusible) and (forced != "winograd" or gain):
+    possible = {"fused": fusible, "winograd": gain, "fused_winograd": fused_gain}
+    if forced and possible.get(forced, True):
         return forced
+    if fused_gain >= max(gain, WINOGRAD_FUSED_GAIN[whole]):
+        return "fused_winograd"
     if level > 0 and gain >= WINOGRAD_GAIN[level]:
         return "winograd"
     if fusible and channels * taps <= deepest and level > 0 and not narrow:
@@ -274,9 +297,10 @@ def winograd_weights(taps: int) -> int:
     return 3 * (taps // 2) + taps % 2
 
 
-def winograd_gain(channels: int, taps: int, full: int, others: int, whole: bool = False) -> float:
+def winograd_gain(channels: int, taps: int, full: int, others: int, whole: bool = False, fused_rows: int = 0) -> float:
     """How much faster Winograd's products are thought to be, for so many rows with all taps and with one less; where
-    vectors are computed `whole` or not. Sums of fewer than 32 are another matter."""
+    vectors are computed `whole` or not; with a gather apart, or (not 0) fused in register blocks of so many rows. Sums
+    of fewer than 32 are another matter."""
     if channels * ceil_div(taps, 2) < WINOGRAD_DEPTH:
         return 0.5
     each_channel, each_row, each_alone = WINOGRAD_COSTS[whole]
@@ -284,6 +308,10 @@ def winograd_gain(channels: int, taps: int, full: int, others: int, whole: bool 
     products = full * winograd_products(taps) + others * winograd_products(taps - 1)
     direct = channels * (full * taps + others * (taps - 1))
     beside = each_channel * channels + each_row * (full + others) + each_alone * (alone + channels * (alone > 0))
+    if fused_rows:
+        beside = each_channel * channels
+        if whole:  # loads take as long as multiply-adds: each sample's is for so many of these, each weight's for one
+            products *= (1 + 1 / fused_rows) / (1 + 1 / 8)
     return direct / (channels * products / 2 + beside)
 
 
@@ -296,7 +324,7 @@ def is_short(batch: int, steps: int) -> bool:
 
 def multiplied(plan: Plan) -> float:
     """The multiplications that a plan's kernel makes, as a part of those that the definition has."""
-    if plan.kernel != "winograd":
+    if not plan.winograd:
         return 1.0
     others, taps = plan.slot_count - plan.full, plan.slot_taps
     made = plan.full * winograd_products(taps) + others * winograd_products(taps - 1)
@@ -345,26 +373,36 @@ def plan(
         gain = winograd_gain(channels, taps, outputs * full * parts, outputs * (hit - full) * parts, machine.whole)
         if narrow and not machine.whole:  # what it is compared with is slower; but its tile should fit
             gain *= WINOGRAD_NARROW if channels * 3 * X_COLUMNS // 2 * size <= WINOGRAD_BYTES else 0.5
-    if short and os.environ.get("CONVT1D_KERNEL") != "winograd":
-        gain = 0.0
-    kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible, narrow, deepest, gain)
+    fused_gain = 0.0
+    if gain and fusible and full == hit and taps % 2 == 0 and machine.level == 2:
+        block = _fused_rows(machine, stride, outputs)
+        whole = machine.whole and taps == 2 and block == machine.rows
+        if channels * 3 * (vector + leading(taps)) * size <= INPUT_BYTES:
+            fused_gain = winograd_gain(channels, taps, outputs * full * parts, 0, machine.whole, block)
+        if channels * taps // 2 > WINOGRAD_FUSED_DEPTH[0 if whole else 1]:
+            fused_gain = min(fused_gain, 0.5)
+    if short and "winograd" not in os.environ.get("CONVT1D_KERNEL", ""):
+        gain = fused_gain = 0.0
+    gains = gain, fused_gain, machine.whole
+    kernel = choose_kernel(channels, taps, outputs * hit * parts, machine.level, fusible, narrow, deepest, *gains)
     if kernel == "gemm" and lacking:
         kernel = "direct"  # BLAS would multiply the taps that are missing as zeros: what is NaN there would show
+    winograd, fused = kernel in ("winograd", "fused_winograd"), kernel in ("fused", "fused_winograd")
 
     slot_taps, streams = taps, 1
-    if kernel == "winograd":  # columns of two steps, taps in pairs
+    if winograd:  # columns of two steps, taps in pairs
         taps, streams = ceil_div(taps, 2), 3 if taps % 2 == 0 and full == hit else 4
 
     # Entries: one per slot, in the order in which their phases stand in the output if one block holds them all.
     slots = np.arange(hit * parts, dtype=np.int64)
     offsets = d * parts * (slots // parts) + slots % parts
     count, chunk, halves = slots.size, min(slots.size, BLOCK_ROWS), 1
-    if kernel == "winograd":  # every slot twice: of even steps and of odd ones
+    if winograd:  # every slot twice: of even steps and of odd ones
         slots, offsets = np.concatenate([slots, slots + count]), np.concatenate([offsets, offsets + stride])
         stride *= 2
     if count <= BLOCK_ROWS:
         order = np.argsort(offsets % stride, kind="stable")
-    elif kernel == "winograd":  # block by block, the even steps of each, then the odd ones
+    elif winograd:  # block by block, the even steps of each, then the odd ones
         order, halves = np.lexsort((np.arange(2 * count), slots % count // chunk)), 2
     else:
         order = np.arange(count)
@@ -377,6 +415,9 @@ def plan(
     most, limit = (BLOCK_ROWS if kernel == "gemm" else DIRECT_ROWS), BLOCK_ROWS
     if channels * streams * leading(3 * vector) * size > INPUT_BYTES:
         most = limit = PIECES_ROWS
+    if kernel == "fused_winograd":
+        each = channels * winograd_weights(slot_taps) * size
+        most = limit = int(np.clip(WINOGRAD_BLOCK_BYTES // each, machine.rows, BLOCK_ROWS))
     together = min(max(1, most // chunk // even) * even, max(1, limit // chunk), outputs)
     depth = channels * slot_taps - lacking
     blocks, weights = [], 0
@@ -385,7 +426,7 @@ def plan(
         for e0 in range(0, count, chunk):
             e1 = min(e0 + chunk, count)
             long = min(max(full * parts - e0, 0), e1 - e0)
-            if kernel == "winograd":
+            if winograd:
                 blocks.append((o0, width, 2 * e0, 2 * e1, e0, e1, weights))
                 packed = long * winograd_weights(slot_taps) + (e1 - e0 - long) * winograd_weights(slot_taps - 1)
                 weights += width * channels * packed
@@ -393,12 +434,14 @@ def plan(
                 blocks.append((o0, width, e0, e1, e0, e1, weights))
                 weights += width * ((depth - channels) * (e1 - e0) + channels * long)
     rows = together * chunk
-    if kernel == "winograd":
+    if winograd:
         rows = 2 * rows + machine.rows
 
     piece = channels
     column = channels * streams * size
-    if kernel == "winograd":
+    if kernel == "fused_winograd":
+        run = min(WINOGRAD_COLUMNS, max(WINOGRAD_BYTES // column, min(X_COLUMNS // 2, X_MOST_BYTES // column)))
+    elif winograd:
         run = max(WINOGRAD_BYTES // column, min(X_COLUMNS // 2, X_MOST_BYTES // column))
     else:
         run = max(X_BYTES // column, min(X_COLUMNS, X_MOST_BYTES // column))
@@ -406,19 +449,25 @@ def plan(
         piece, run = int(np.clip(uses, *NARROW_CHANNELS)), NARROW_BYTES // size
     unit = vector * _register_vectors(machine, kernel, channels, stride, outputs)
     longest = SINGLE_COLUMNS if kernel == "fused" and channels == 1 else MOST_COLUMNS
-    tile = _widest_tile(run, rows, size, unit, longest)
-    piece_taps = taps if kernel == "winograd" else int(min(taps, 1 + tile // step))
+    stored = 1 if kernel == "fused_winograd" else rows  # rows of a tile's columns that are held
+    tile = _widest_tile(run, stored, size, unit, longest)
+    piece_taps = taps if winograd else int(min(taps, 1 + tile // step))
     forced = bool(os.environ.get("CONVT1D_TILE"))
-    widest = tile if forced else min(tile + tile // 4, COLUMN_BYTES // (rows * size) - 64)
+    widest = tile if forced else min(tile + tile // 4, COLUMN_BYTES // (stored * size) - 64)
+    if kernel == "fused_winograd":  # its sums do not: no wider than a tile that needs no pieces
+        most = max(vector, INPUT_BYTES // column - leading(taps))
+        tile, widest = min(tile, most), min(widest, most)
     width = leading(widest + (piece_taps - 1) * step)
     piece_channels = min(piece, INPUT_BYTES // (width * size * streams))
-    if kernel == "winograd":
+    if winograd:
         piece_channels = _equal_parts(channels, piece_channels, 1)
     if kernel == "fused" and (piece_taps < taps or piece_channels < channels):
-        kernel = "direct"  # its sums go on from piece to piece
-    in_place = 0 if kernel in ("gemm", "winograd") or uses > COPY_ABOVE else 1 if uses > SPLIT_BELOW else 2
+        kernel, fused = "direct", False  # its sums go on from piece to piece
+    in_place = 0 if kernel == "gemm" or winograd or uses > COPY_ABOVE else 1 if uses > SPLIT_BELOW else 2
     return Plan(
         kernel=kernel,
+        fused=fused,
+        winograd=winograd,
         parts=parts,
         correlates=correlates,
         channels=channels,
@@ -526,10 +575,15 @@ def _register_vectors(machine: Machine, kernel: str, channels: int, stride: int,
     cpu/_leaves.inc), or of `direct`, as if its stride were 1: with few rows its widths matter less."""
     if kernel == "fused" and channels == 1:
         return 8 // stride
-    rows = machine.rows
-    if kernel == "fused" and stride > 1:
-        rows = stride * (1 << (min(machine.rows // stride, outputs).bit_length() - 1))
+    if kernel == "fused_winograd":
+        return 1
+    rows = _fused_rows(machine, stride, outputs) if kernel == "fused" and stride > 1 else machine.rows
     return machine.vectors[rows - 1]
+
+
+def _fused_rows(machine: Machine, stride: int, outputs: int) -> int:
+    """Rows of the usual register block where all phases of an output are in it."""
+    return stride * (1 << (min(machine.rows // stride, outputs).bit_length() - 1))
 
 
 def _widest_tile(run: int, rows: int, size: int, unit: int, longest: int) -> int:
@@ -555,7 +609,7 @@ def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int, l
     columns = last - first + 1 + margin
     steps = output_length if plan.correlates else length
     merged = batch > 1 and steps <= MERGE_LENGTH and margin < columns <= 4 * MERGE_LENGTH
-    if batch > 1 and plan.kernel not in ("gemm", "winograd") and margin < columns <= 4 * MERGE_LENGTH:
+    if batch > 1 and not (plan.kernel == "gemm" or plan.winograd) and margin < columns <= 4 * MERGE_LENGTH:
         merged = merged or ceil_div(columns - margin, plan.vector) * plan.vector >= MERGE_GAIN * columns
     total = batch * columns - margin if merged else columns - margin
     forced = bool(os.environ.get("CONVT1D_TILE"))
@@ -585,15 +639,21 @@ def policy(machine: Machine) -> str:
     """The kernel policy in force, in words."""
     forced = [f"{name}={os.environ[name]}" for name in ("CONVT1D_KERNEL", "CONVT1D_TILE") if os.environ.get(name)]
     kinds = (
-        ("deep layers", 512, 2, 2048, True, winograd_gain(512, 2, 2048, 0, machine.whole)),
-        ("layers of few channels", 16, 2, 32, True, winograd_gain(16, 2, 32, 0, machine.whole)),
-        ("depthwise", 1, 6, 2, True, 0.0),
-        ("large strides, dilated", 64, 2, 100, False, 0.0),
+        ("deep layers", 512, 2, 2048, True),
+        ("128 channels", 128, 2, 256, True),
+        ("layers of few channels", 16, 2, 32, True),
+        ("depthwise", 1, 6, 2, True),
+        ("large strides, dilated", 64, 2, 100, False),
     )
-    chosen = ", ".join(
-        f"{what}: {choose_kernel(channels, taps, rows, machine.level, fusible, gain=gain)}"
-        for what, channels, taps, rows, fusible, gain in kinds
-    )
+    words = []
+    for what, channels, taps, rows, fusible in kinds:
+        gain = winograd_gain(channels, taps, rows, 0, machine.whole) if fusible and channels > 1 else 0.0
+        fused_gain = 0.0
+        if machine.level == 2 and gain and channels * taps // 2 <= WINOGRAD_FUSED_DEPTH[1]:
+            fused_gain = winograd_gain(channels, taps, rows, 0, machine.whole, machine.rows)
+        given = fusible, False, FUSED_DEPTH, gain, fused_gain, machine.whole
+        words.append(f"{what}: {choose_kernel(channels, taps, rows, machine.level, *given)}")
+    chosen = ", ".join(words)
     return chosen + (f" (forced: {', '.join(forced)})" if forced else "")
 
 

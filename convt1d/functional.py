@@ -133,7 +133,7 @@ class Operator:
             call = None, dtype, compute, bias, shape, np.empty, None
         else:
             sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
-            odd = window.origin % 2 if kernel.plan.kernel == "winograd" else 0
+            odd = window.origin % 2 if kernel.plan.winograd else 0
             left = window.start + kernel.plan.reach + odd * geometry.stride
             large = memory.is_kept(math.prod(shape) * compute.itemsize)
             tiling = dispatch.tiling(kernel.plan, left, batch, length, window.length, large)

@@ -245,7 +245,7 @@ def test_nothing_beside_out_is_written(operator, force, mode):
     x, w, b = operands(np.float32)
     geometry = GEOMETRY | {"padding_mode": mode}
     expected = operator(x, w, b, **geometry)
-    for kernel in ("gemm", "direct", "fused", "winograd"):
+    for kernel in ("gemm", "direct", "fused", "winograd", "fused_winograd"):
         for tile in (None, 16, 40):
             memory = np.full(expected.size + 128, 7, np.float32)
             with force(kernel, tile):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import convt1d
 
-KERNELS = [None, "direct", "gemm", "fused", "winograd"]
+KERNELS = [None, "direct", "gemm", "fused", "winograd", "fused_winograd"]
 DTYPES = {"f": (np.float32, np.float64), "c": (np.complex64, np.complex128)}
 
 

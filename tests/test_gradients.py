@@ -13,7 +13,8 @@ import convt1d
 from convt1d import conv_transpose1d, conv_transpose1d_backward
 
 SETTINGS = st.tuples(
-    st.sampled_from([None, "gemm", "direct", "fused", "winograd"]), st.sampled_from([None, 1, 2, 5, 16, 40])
+    st.sampled_from([None, "gemm", "direct", "fused", "winograd", "fused_winograd"]),
+    st.sampled_from([None, 1, 2, 5, 16, 40]),
 )
 ALONG = st.sampled_from([None, "x", "g", "time"])
 MACHINES = [

@@ -80,6 +80,9 @@ def test_choice_of_kernel_is_readable():
     assert choose(channels=512, taps=2, rows=2048, level=2, fusible=True) == "direct"
     assert choose(channels=512, taps=2, rows=2048, level=2, fusible=True, gain=1.3) == "winograd"
     assert choose(channels=512, taps=2, rows=2048, level=0, fusible=True, gain=1.3) == "gemm"
+    assert choose(channels=512, taps=2, rows=2048, level=2, fusible=True, gain=1.2, fused_gain=1.3) == "fused_winograd"
+    assert choose(channels=512, taps=2, rows=2048, level=2, fusible=True, gain=1.2, fused_gain=1.1) == "winograd"
+    assert choose(channels=64, taps=2, rows=64, level=2, fusible=True, gain=1.01, fused_gain=1.05) == "fused"
     assert choose(channels=64, taps=2, rows=64, level=1, fusible=True) == "fused"
     assert choose(channels=64, taps=2, rows=16, level=1, fusible=True, gain=1.01) == "fused"
     assert choose(channels=64, taps=2, rows=50, level=2, fusible=False) == "direct"
@@ -176,7 +179,7 @@ def test_few_channels_at_a_time(batch, c_in, groups, c_out, k, stride, dilation,
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
 @pytest.mark.parametrize(("c_out", "k", "stride"), [(16, 5, 2), (24, 3, 1), (5, 16, 8)])
-@pytest.mark.parametrize("kernel", ["direct", "fused", "winograd"])
+@pytest.mark.parametrize("kernel", ["direct", "fused", "winograd", "fused_winograd"])
 def test_sums_are_the_same_in_every_column(c_out, k, stride, dtype, kernel, monkeypatch):
     """A last vector may be whole, half, or a few columns along the rows: what precedes it says what it must hold."""
     monkeypatch.setenv("CONVT1D_KERNEL", kernel)
@@ -189,7 +192,7 @@ def test_sums_are_the_same_in_every_column(c_out, k, stride, dtype, kernel, monk
         np.testing.assert_array_equal(layer(x[..., :length])[..., within], whole[..., within])
 
 
-@pytest.mark.parametrize("kernel", ["", "direct", "gemm", "winograd"])
+@pytest.mark.parametrize("kernel", ["", "direct", "gemm", "winograd", "fused_winograd"])
 @pytest.mark.parametrize(
     ("c_in", "c_out", "k", "stride", "dilation"), [(8, 4, 4, 2, 1), (5, 3, 3, 1, 2), (16, 2, 7, 3, 1), (1, 1, 16, 8, 1)]
 )
@@ -205,7 +208,7 @@ def test_signals_side_by_side_have_the_bits_of_one_alone(c_in, c_out, k, stride,
         x[2, 0, -1] = np.inf  # and nothing crosses over
         merged += dispatch.tiling(plan, 1, 5, length, layer.output_length(length)).merged
         np.testing.assert_array_equal(layer(x), [layer(one) for one in x])
-    assert (merged > 0) == (plan.kernel not in ("gemm", "winograd"))
+    assert (merged > 0) == (plan.kernel != "gemm" and not plan.winograd)
 
 
 def test_gain_of_winograds_products():
@@ -218,6 +221,28 @@ def test_gain_of_winograds_products():
     assert 1.2 < gain(512, 2, 2048, 0, whole=True) < gain(512, 2, 2048, 0)
     assert gain(64, 2, 64, 0, whole=True) < 1 < gain(64, 2, 64, 0)  # all else takes longer beside faster multiply-adds
     assert gain(128, 3, 128, 0, whole=True) < gain(128, 4, 128, 0, whole=True)
+    assert gain(64, 2, 64, 0, True) < gain(64, 2, 64, 0, True, fused_rows=8)  # no sums are kept in between
+    assert gain(64, 2, 320, 0, True, fused_rows=5) < gain(64, 2, 320, 0, True, fused_rows=8)
+
+
+@pytest.mark.parametrize(
+    ("args", "expected"),
+    [
+        ((128, 64, 4, 2), True),
+        ((128, 64, 5, 2), False),  # phases of three taps and of two
+        ((128, 64, 6, 2), False),  # three taps
+        ((128, 64, 32, 16), False),  # more phases than a register block has rows
+        ((128, 64, 4, 2, 0, 0, 1, 2), False),  # taps that are not neighbours
+        ((2048, 64, 4, 2), False),  # too deep
+        ((128, 1, 4, 2), False),  # too few products for each difference
+    ],
+)
+def test_where_winograds_products_are_fused(args, expected):
+    plan = dispatch.plan(geometry.check(*args), np.dtype("float32"), MACHINES[2])
+    assert (plan.kernel == "fused_winograd") == (plan.fused and plan.winograd) == expected
+    for machine in MACHINES[:2]:
+        plan = dispatch.plan(geometry.check(*args), np.dtype("float32"), machine)
+        assert plan.kernel != "fused_winograd"
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -229,12 +254,13 @@ def test_winograds_products_are_about_as_precise(k, stride, dtype, monkeypatch):
     x, w = x.astype(dtype), w.astype(dtype)
     exact = naive.conv_transpose1d(x.astype(np.longdouble), w.astype(np.longdouble), None, stride)
     errors = {}
-    for kernel in ("direct", "winograd"):
+    for kernel in ("direct", "winograd", "fused_winograd"):
         monkeypatch.setenv("CONVT1D_KERNEL", kernel)
         error = np.abs(convt1d.conv_transpose1d(x, w, stride=stride) - exact)
         errors[kernel] = np.array([np.sqrt((error**2).mean()), error.max()])
-    assert (errors["winograd"] > 0).all()
-    assert (errors["winograd"] < 2.5 * errors["direct"]).all(), errors
+    for kernel in ("winograd", "fused_winograd"):
+        assert (errors[kernel] > 0).all()
+        assert (errors[kernel] < 2.5 * errors["direct"]).all(), errors
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -242,7 +268,7 @@ def test_differences_do_not_overflow_where_samples_do_not(dtype, monkeypatch):
     """A tile whose numbers are too large to be squared is multiplied tap by tap, as are all with such weights."""
     huge = np.finfo(dtype).max
     results = {}
-    for kernel in ("direct", "winograd"):
+    for kernel in ("direct", "winograd", "fused_winograd"):
         monkeypatch.setenv("CONVT1D_KERNEL", kernel)
         x = np.ones((1, 8, 300), dtype)
         w = np.full((8, 3, 4), 0.01, dtype)
@@ -250,7 +276,7 @@ def test_differences_do_not_overflow_where_samples_do_not(dtype, monkeypatch):
         results[kernel] = [convt1d.conv_transpose1d(x, w, stride=2)]
         x[0, 2:4, 100:132], w[1, 1, 0], w[1, 2, 2] = 0.01, huge, -huge
         results[kernel].append(convt1d.conv_transpose1d(x, w, stride=2))
-    for direct, winograd in zip(results["direct"], results["winograd"], strict=True):
+    for direct, winograd in zip(2 * results["direct"], results["winograd"] + results["fused_winograd"], strict=True):
         np.testing.assert_array_equal(np.isfinite(winograd), np.isfinite(direct))
         np.testing.assert_allclose(winograd, direct, rtol=1e-5)
         assert np.abs(winograd[np.isfinite(winograd)]).max() > huge / 200

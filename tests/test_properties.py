@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 import convt1d
 
 SETTINGS = st.tuples(
-    st.sampled_from([None, "gemm", "direct", "fused", "winograd"]), st.sampled_from([None, 1, 2, 5, 16, 40])
+    st.sampled_from([None, "gemm", "direct", "fused", "winograd", "fused_winograd"]),
+    st.sampled_from([None, 1, 2, 5, 16, 40]),
 )
 WORKERS = (1, 2, 3, 4, None)
 SEEDS = st.integers(0, 2**32)
@@ -71,7 +72,7 @@ def test_large(force, name, mode):
     x = np.rint(2 * normal(rng, (2, c_in, length), dtype))
     w = np.rint(2 * normal(rng, (c_in, c_out // geometry["groups"], kernel_size), dtype))
     expected = oracle(x, w, None, geometry | {"padding_mode": mode})
-    for kernel in (None, "gemm", "direct", "fused", "winograd"):
+    for kernel in (None, "gemm", "direct", "fused", "winograd", "fused_winograd"):
         with force(kernel):
             y = convt1d.conv_transpose1d(x, w, **geometry, padding_mode=mode)
         np.testing.assert_array_equal(y, expected, err_msg=f"kernel {kernel}")
@@ -115,7 +116,7 @@ def test_workers_give_the_same_bits_on_long_signals(dtype):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize("kernel", ["direct", "fused", "winograd"])
+@pytest.mark.parametrize("kernel", ["direct", "fused", "winograd", "fused_winograd"])
 @pytest.mark.parametrize("stride", range(1, 10))
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.complex64])
 def test_a_sample_has_the_same_bits_in_a_longer_signal(force, kernel, stride, dtype):

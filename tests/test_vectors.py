@@ -41,7 +41,8 @@ def test_naive_oracle(cases):
 
 
 @pytest.mark.parametrize(
-    ("kernel", "tile"), [(None, None), *itertools.product(["gemm", "direct", "fused", "winograd"], [None, 1, 16, 40])]
+    ("kernel", "tile"),
+    [(None, None), *itertools.product(["gemm", "direct", "fused", "winograd", "fused_winograd"], [None, 1, 16, 40])],
 )
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("precision", [SINGLE, DOUBLE], ids=["single", "double"])

@@ -251,7 +251,7 @@ typedef struct {
 #endif
 
 /* The highest level this processor runs. */
-static int simd_level(void)
+static inline int simd_level(void)
 {
 #if X86_LEVELS
     __builtin_cpu_init();
@@ -296,6 +296,8 @@ typedef void (*correlate_float)(const float *const *, ptrdiff_t, ptrdiff_t, cons
 typedef void (*dot_float)(const float *, const float *const *, ptrdiff_t, float *, ptrdiff_t, ptrdiff_t);
 typedef void (*fused_float)(const float *, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
                             const float *, Ahead *, ptrdiff_t, int);
+typedef void (*winograd_float)(const float *, ptrdiff_t, ptrdiff_t, const float *, float *, ptrdiff_t, const Sum *, ptrdiff_t,
+                             const float *, const float *, ptrdiff_t, int, ptrdiff_t, int, int);
 typedef void (*gather_float)(float *, ptrdiff_t, const float *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const float *);
 typedef void (*copy_float)(float *, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef int (*pair_float)(float *, ptrdiff_t, ptrdiff_t, const float *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
@@ -309,6 +311,8 @@ typedef void (*correlate_double)(const double *const *, ptrdiff_t, ptrdiff_t, co
 typedef void (*dot_double)(const double *, const double *const *, ptrdiff_t, double *, ptrdiff_t, ptrdiff_t);
 typedef void (*fused_double)(const double *, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t, ptrdiff_t,
                             const double *, Ahead *, ptrdiff_t, int);
+typedef void (*winograd_double)(const double *, ptrdiff_t, ptrdiff_t, const double *, double *, ptrdiff_t, const Sum *, ptrdiff_t,
+                             const double *, const double *, ptrdiff_t, int, ptrdiff_t, int, int);
 typedef void (*gather_double)(double *, ptrdiff_t, const double *const *, ptrdiff_t, ptrdiff_t, ptrdiff_t, const double *);
 typedef void (*copy_double)(double *, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t);
 typedef int (*pair_double)(double *, ptrdiff_t, ptrdiff_t, const double *, ptrdiff_t, ptrdiff_t, ptrdiff_t,
@@ -329,6 +333,14 @@ static inline dot_float dot_leaf_float(int level) { return BY_LEVEL(dot, f); }
 static inline dot_double dot_leaf_double(int level) { return BY_LEVEL(dot, d); }
 static inline fused_float fused_leaf_float(int level) { return BY_LEVEL(fused, f); }
 static inline fused_double fused_leaf_double(int level) { return BY_LEVEL(fused, d); }
+/* Of level 2 only. */
+#if X86_LEVELS
+  #define WINOGRAD_LEAF(t) winograd_##t##2
+#else
+  #define WINOGRAD_LEAF(t) NULL
+#endif
+static inline winograd_float winograd_leaf_float(void) { return WINOGRAD_LEAF(f); }
+static inline winograd_double winograd_leaf_double(void) { return WINOGRAD_LEAF(d); }
 static inline copy_float copy_leaf_float(int level) { return BY_LEVEL(copy, f); }
 static inline pair_float pair_leaf_float(int level) { return BY_LEVEL(pair, f); }
 static inline copy_double copy_leaf_double(int level) { return BY_LEVEL(copy, d); }

@@ -32,6 +32,12 @@ cdef extern from "_simd.h" nogil:
     ctypedef void (*dot_double)(const double *, const double **, Py_ssize_t, double *, Py_ssize_t, Py_ssize_t)
     ctypedef void (*fused_double)(const double *, Py_ssize_t, const double *, double *, Py_ssize_t, const Sum *,
                                   Py_ssize_t, Py_ssize_t, const double *, Ahead *, Py_ssize_t, int)
+    ctypedef void (*winograd_float)(const float *, Py_ssize_t, Py_ssize_t, const float *, float *, Py_ssize_t,
+                                    const Sum *, Py_ssize_t, const float *, const float *, Py_ssize_t, int,
+                                    Py_ssize_t, int, int)
+    ctypedef void (*winograd_double)(const double *, Py_ssize_t, Py_ssize_t, const double *, double *, Py_ssize_t,
+                                     const Sum *, Py_ssize_t, const double *, const double *, Py_ssize_t, int,
+                                     Py_ssize_t, int, int)
     ctypedef void (*gather_float)(float *, Py_ssize_t, const float **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
                                   const float *)
     ctypedef void (*gather_double)(double *, Py_ssize_t, const double **, Py_ssize_t, Py_ssize_t, Py_ssize_t,
@@ -56,6 +62,8 @@ cdef extern from "_simd.h" nogil:
     correlate_double correlate_leaf_double(int)
     dot_double dot_leaf_double(int)
     fused_double fused_leaf_double(int)
+    winograd_float winograd_leaf_float()
+    winograd_double winograd_leaf_double()
     gather_float gather_leaf_float(int)
     gather_double gather_leaf_double(int)
     copy_float copy_leaf_float(int)
@@ -94,6 +102,15 @@ cdef inline void fused_leaf(int level, const real *x, Py_ssize_t ldx, const real
         fused_leaf_float(level)(x, ldx, w, y, ldy, sum, full, n, bias, ahead, outputs, stride)
     else:
         fused_leaf_double(level)(x, ldx, w, y, ldy, sum, full, n, bias, ahead, outputs, stride)
+
+
+cdef inline void winograd_leaf(const real *x, Py_ssize_t ldx, Py_ssize_t apart, const real *w, real *y, Py_ssize_t ldy,
+                               const Sum *sum, Py_ssize_t n, const real *bias, const real *next, Py_ssize_t ldn,
+                               bint later, Py_ssize_t outputs, int stride, bint plain) noexcept nogil:
+    if real is float:
+        winograd_leaf_float()(x, ldx, apart, w, y, ldy, sum, n, bias, next, ldn, later, outputs, stride, plain)
+    else:
+        winograd_leaf_double()(x, ldx, apart, w, y, ldy, sum, n, bias, next, ldn, later, outputs, stride, plain)
 
 
 cdef inline void correlate_leaf(int level, const real **rows, Py_ssize_t stride, Py_ssize_t nrows, const real *x,

@@ -8,7 +8,8 @@
     product   weights^T x tile  ->  columns        direct (SIMD) or BLAS, accumulated over taps and channels
     gather    columns + bias    ->  y              each output sample written once
 
-or, in the fused kernel, product and gather in one; or, in Winograd's, three products for two columns (`winograd`).
+or, in the fused kernel, product and gather in one; or, in Winograd's, three products for two columns (`winograd`); or
+both.
 Tiles x weight blocks x groups x batch are independent: any order, any number of threads, the same bits.
 Everything here assumes checked arguments (geometry.py, arrays.py, dispatch.py).
 """
@@ -29,7 +30,7 @@ from convt1d.cpu._runtime cimport (
 )
 from convt1d.cpu._simd cimport (
     AHEAD, Y_AHEAD, Ahead, Lines, Sum, copy_leaf, direct_block, direct_leaf, end_streams, fused_block, fused_leaf,
-    gather_leaf, pair_leaf, real, simd_rows, simd_whole,
+    gather_leaf, pair_leaf, real, simd_rows, simd_whole, winograd_leaf,
 )
 
 import numpy as np
@@ -93,6 +94,7 @@ cdef struct Call:
     bint even                               # no entry is shifted, and all stand side by side ...
     Py_ssize_t first_inside, last_inside    # ... inside the output for these i
     Py_ssize_t ldx, ldc
+    Py_ssize_t most_aside                   # columns that `fused` computes aside at a time
     Py_ssize_t blocks_per_item, block_groups
 
 
@@ -363,7 +365,7 @@ cdef inline Lines target(const Layer *layer, const Call *call, const Block *bloc
     """Where `gather` is going to write these columns, for the product to prefetch (1.1 x faster for 64 channels, stride
     3). Only whole steps: some phases of each made no difference. Not of a merged batch, whose output is small."""
     cdef Lines lines
-    lines.at = lines.stretches = 0
+    lines.stretch, lines.apart, lines.bytes, lines.stretches, lines.at = NULL, 0, 0, 0, 0
     if call.merged or layer.channels_last or block.entry1 - block.entry0 < layer.stride:
         return lines
     lines.stretch = <const char *>(<real *>call.y - call.left + i0 * layer.stride
@@ -448,7 +450,7 @@ cdef void gather_channels_last(const Layer *layer, const Call *call, const Block
 
 cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssize_t sample, Py_ssize_t group,
                 Py_ssize_t f0, Py_ssize_t f1, const real *w, const real *x, Py_ssize_t ldx,
-                Ahead *ahead, real *aside, real *bias) noexcept nogil:
+                Ahead *ahead, real *aside, real *bias, bint plain) noexcept nogil:
     """Product and gather in one, of columns f0 .. f1-1, in register blocks from f0 on.
 
         f0 | aside |    straight into y    | aside | ..        a merged batch: so in every sample
@@ -459,13 +461,13 @@ cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssi
     cdef Py_ssize_t S = layer.stride, i = call.first - call.margin, row = group * layer.outputs + block.o0
     cdef Py_ssize_t f = f0, n, o, k, inside, part, within, run, start, stop
     cdef real *y
-    cdef Sum sum = sum_of(layer, 0, layer.channels, 0, layer.taps)
+    cdef Sum sum = sum_of(layer, 0, layer.channels, 0, layer.slot_taps)
     w += block.weights
     for o in range(block.outputs):
-        for k in range(S):
-            bias[o * S + k] = 0
+        for k in range(block.slots):
+            bias[o * block.slots + k] = 0
             if call.bias != NULL:
-                bias[o * S + k] = (<const real *>call.bias)[(row + o) * layer.parts + k % layer.parts]
+                bias[o * block.slots + k] = (<const real *>call.bias)[(row + o) * layer.parts + k % layer.parts]
     while f < f1:
         n = 0
         inside = columns_inside(call, f)
@@ -478,13 +480,11 @@ cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssi
                 sample = f // call.columns
             y = <real *>call.y + (sample * layer.groups * layer.outputs + row) * call.out_length - call.left
             y += (i + (f % call.columns if call.merged else f)) * S
-            fused_leaf[real](layer.level, x + f - f0, ldx, w, y, call.out_length, &sum, block.full_slots, n, bias,
-                             ahead, block.outputs, <int>S)
+            fused_run[real](layer, call, block, &sum, x, ldx, w, y, call.out_length, f - f0, n, bias, ahead, plain)
             f += n
             continue
-        n = min(n, f1 - f)
-        fused_leaf[real](layer.level, x + f - f0, ldx, w, aside, call.ldc * S, &sum, block.full_slots, n, bias, ahead,
-                         block.outputs, <int>S)
+        n = min(n, f1 - f, call.most_aside)
+        fused_run[real](layer, call, block, &sum, x, ldx, w, aside, call.ldc * S, f - f0, n, bias, ahead, plain)
         part = 0
         while part < n:
             within, run = f + part, n - part
@@ -500,6 +500,19 @@ cdef void fused(const Layer *layer, const Call *call, const Block *block, Py_ssi
                                 call.ldc * S, block.outputs, stop - start)
             part += run
         f += n
+
+
+cdef inline void fused_run(const Layer *layer, const Call *call, const Block *block, const Sum *sum, const real *x,
+                           Py_ssize_t ldx, const real *w, real *y, Py_ssize_t ldy, Py_ssize_t at, Py_ssize_t n,
+                           const real *bias, Ahead *ahead, bint plain) noexcept nogil:
+    """Columns at .. at+n-1 of a tile, into y."""
+    if layer.winograd:
+        winograd_leaf[real](x + at, ldx, layer.channels * ldx, w, y, ldy, sum, n, bias,
+                            NULL if ahead.distance == 0 else x + ahead.distance + 2 * at, ahead.ldx, ahead.later > 0,
+                            block.outputs, <int>block.slots, plain)
+    else:
+        fused_leaf[real](layer.level, x + at, ldx, w, y, ldy, sum, block.full_slots, n, bias, ahead, block.outputs,
+                         <int>layer.stride)
 
 
 cdef inline Py_ssize_t columns_inside(const Call *call, Py_ssize_t f) noexcept nogil:
@@ -611,9 +624,11 @@ cdef void run_tile(const Layer *layer, const Call *call, Py_ssize_t sample, Py_s
             if inside:
                 x, ldx = origin + f, call.x.sc
             elif not loaded:
-                load_tile[real](layer, call, sample, group, f, f1 - f, 0, layer.channels, workspace, row)
+                plain = load_tile[real](layer, call, sample, group, f, f1 - f, 0, layer.channels, workspace, row)
                 loaded = True
-            fused[real](layer, call, block, sample, group, f0, f1, w, x, ldx, &ahead, columns, bias)
+            if layer.winograd and (layer.soon or b > b0 or ahead.distance == ahead.near):
+                ahead.distance = 0
+            fused[real](layer, call, block, sample, group, f0, f1, w, x, ldx, &ahead, columns, bias, plain)
             continue
         aim[real](layer, call, block, group, columns, sources, bias)
         m0 = 0
@@ -687,12 +702,15 @@ cdef bint pack_block(const Layer *layer, const Block *block, const real *w, Py_s
     gemm     [m] [c] [row]                        full rows first
     fused    [register block of outputs] [whole taps | a last one of full slots only] [c] [m] [output] [slot]
     winograd [piece of channels] [full rows | others] [register block] [a + b | b | a] [c] [pair] [row], [c] [row]
+             and fused [register block of outputs] [pair] [c] [a + b | b | a] [output] [slot]
 
     Returns whether the weights are such that `winograd` may add them.
     """
     cdef Py_ssize_t m, c, r, o, m0, m1, c0, c1, half, first, rows, taps, whole, width
     cdef Row row[8]
     cdef Row one
+    if layer.winograd:
+        return pack_pairs[real](layer, block, w, sc, so, sk, out)
     if layer.fused:
         o = 0
         whole = layer.taps if block.full_slots == block.slots else layer.taps - 1
@@ -709,8 +727,6 @@ cdef bint pack_block(const Layer *layer, const Block *block, const real *w, Py_s
                         out += pack_rows[real](layer, w, c, m, sc, sk, row, width * rows, out)
             o += width
         return True
-    if layer.winograd:
-        return pack_pairs[real](layer, block, w, sc, so, sk, out)
     if not layer.direct:
         for m in range(layer.taps):
             rows = block.rows if m < layer.taps - 1 else block.full_rows
@@ -745,7 +761,7 @@ cdef bint pack_block(const Layer *layer, const Block *block, const real *w, Py_s
 
 cdef bint pack_pairs(const Layer *layer, const Block *block, const real *w, Py_ssize_t sc, Py_ssize_t so,
                      Py_ssize_t sk, real *out) noexcept nogil:
-    cdef Py_ssize_t c, r, p, c0 = 0, c1, half, first, rows, taps, width, apart
+    cdef Py_ssize_t c, r, p, k, c0 = 0, c1, half, first, rows, taps, width, apart
     cdef Row row[8]
     cdef real a[8]
     cdef real b[8]
@@ -758,18 +774,23 @@ cdef bint pack_pairs(const Layer *layer, const Block *block, const real *w, Py_s
             rows = block.full_rows if half == 0 else block.rows - block.full_rows
             while rows > 0:
                 width = direct_block(simd_rows(layer.level), rows)
+                apart = (c1 - c0) * (taps // 2) * width
+                if layer.fused:
+                    apart = width = block.slots * fused_block(simd_rows(layer.level), <int>block.slots,
+                                                              rows // block.slots, layer.channels)
                 for r in range(width):
                     row[r] = row_at(layer, block, first + r, so, sk)
-                apart = (c1 - c0) * (taps // 2) * width
-                for c in range(c0, c1):
-                    for p in range(taps // 2):
-                        pack_rows[real](layer, w, c, 2 * p, sc, sk, row, width, a)
-                        pack_rows[real](layer, w, c, 2 * p + 1, sc, sk, row, width, b)
-                        for r in range(width):
-                            out[r], out[apart + r], out[2 * apart + r] = a[r] + b[r], b[r], a[r]
-                            squares += a[r] * a[r] + b[r] * b[r]
-                        out += width
-                out += 2 * apart
+                for k in range((c1 - c0) * (taps // 2)):
+                    c, p = c0 + k // (taps // 2), k % (taps // 2)
+                    if layer.fused:
+                        c, p = k % layer.channels, k // layer.channels
+                    pack_rows[real](layer, w, c, 2 * p, sc, sk, row, width, a)
+                    pack_rows[real](layer, w, c, 2 * p + 1, sc, sk, row, width, b)
+                    for r in range(width):
+                        out[r], out[apart + r], out[2 * apart + r] = a[r] + b[r], b[r], a[r]
+                        squares += a[r] * a[r] + b[r] * b[r]
+                    out += 3 * width if layer.fused else width
+                out += 0 if layer.fused else 2 * apart
                 for c in range(c0, c1 if taps % 2 else c0):
                     pack_rows[real](layer, w, c, taps - 1, sc, sk, row, width, out)
                     for r in range(width):
@@ -875,7 +896,7 @@ cdef class Kernel:
         cdef Block *block
         cdef Layer *layer = &self.layer
         self.plan = plan
-        layer.direct, layer.fused, layer.winograd = (plan.kernel == name for name in ("direct", "fused", "winograd"))
+        layer.direct, layer.fused, layer.winograd = plan.kernel == "direct", plan.fused, plan.winograd
         layer.plain = False
         layer.streams, layer.slot_taps, layer.halves = plan.streams, plan.slot_taps, plan.halves
         layer.consecutive, layer.channels_last = plan.consecutive, plan.channels_last
@@ -996,7 +1017,8 @@ cdef class Run:
         call.x.before = &before[0] if call.x.hl else NULL
         call.x.after = &after[0] if call.x.hr else NULL
         call.ldx = leading(call.tile + (kernel.layer.piece_taps - 1) * kernel.layer.step)
-        call.ldc = leading(call.tile)
+        call.most_aside = min(call.tile, dispatch.ASIDE) if kernel.layer.fused and kernel.layer.winograd else call.tile
+        call.ldc = leading(call.most_aside)
         call.even = kernel.layer.consecutive
         call.entries = <Entry *>malloc(offsets.shape[0] * sizeof(Entry))
         if call.entries == NULL:

@@ -28,7 +28,7 @@ from convt1d.cpu import _runtime
 
 PAGE = mmap.PAGESIZE
 NONE, READ_WRITE, PRIVATE, ANONYMOUS = 0, 3, 2, 0x20  # of Linux: <sys/mman.h>
-KERNELS = (None, "direct", "fused", "gemm", "winograd")
+KERNELS = (None, "direct", "fused", "gemm", "winograd", "fused_winograd")
 DTYPES = ("f4", "f8", "c8", "c16")
 
 libc = ctypes.CDLL(None, use_errno=True)

@@ -9,7 +9,7 @@ import pytest
 
 import convt1d
 
-KERNELS = ("direct", "fused", "gemm", "winograd")
+KERNELS = ("direct", "fused", "gemm", "winograd", "fused_winograd")
 BORDER = 2**31
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 import convt1d
 
-KERNELS = ("direct", "fused", "gemm", "winograd")
+KERNELS = ("direct", "fused", "gemm", "winograd", "fused_winograd")
 LAYERS = {
     name: numbers
     for name, *numbers in json.loads((pathlib.Path(__file__).parents[2] / "bench/layers.json").read_text())["layers"]
