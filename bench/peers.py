@@ -213,6 +213,9 @@ class Convt1d(Implementation):
 
     call = run
 
+    def alone(self, x):
+        return self._function(x, workers=1)
+
     @property
     def multiplied(self):
         """Winograd's are fewer; of gradients, at least so many."""

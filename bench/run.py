@@ -146,6 +146,9 @@ class Contender:
         self.inputs = [self.load(x) for x in inputs]
         self.outputs = [y for x in inputs for y in self._results(x)]
         self.times = []
+        # Ours on one thread, in the same turns: between runs of different minutes neighbours decide what threads gain.
+        self.alone = getattr(self.implementation, "alone", None) if options.threads > 1 else None
+        self.alone_times = []
 
     def _results(self, x):
         """What a call returns, one array or several, copied: the library may use their memory again."""
@@ -175,9 +178,12 @@ class Contender:
             self.run(self.inputs[round_ % 2])
         for call in range(self.calls):
             self.times.append(timed(self.run, self.inputs[(round_ + call + 1) % 2]))
+        for call in range(self.calls if self.alone else 0):
+            self.alone_times.append(timed(self.alone, self.inputs[(round_ + call + 1) % 2]))
 
     def figures(self):
-        return {
+        alone = {"alone_us": 1e6 * statistics.median(self.alone_times)} if self.alone_times else {}
+        return alone | {
             "median_us": 1e6 * statistics.median(self.times),
             "min_us": 1e6 * min(self.times),
             "calls": len(self.times),
@@ -296,9 +302,20 @@ def evaluate(results, figures):
         result["share_of_floor"] = result["floor_us"] / ours
         result["ratio_best"] = peers[result["best_peer"]] / ours if peers else None
         result["ratio_torch"] = peers["torch"] / ours if "torch" in peers else None
+        alone = result["implementations"]["convt1d"].get("alone_us")
+        result["ratio_alone"] = alone / ours if alone else None
 
     summary = {}
     standard = [result for result in results if not result["extra"]]
+    threaded = [
+        (result["ratio_alone"], result["name"])
+        for result in standard
+        if result["mflop"] > 100 and result.get("ratio_alone")
+    ]
+    if threaded:
+        summary["median_ratio_alone"] = statistics.median(ratio for ratio, _ in threaded)
+        summary["lowest_ratio_alone"] = min(threaded)
+        summary["ratios_alone"] = len(threaded), sum(ratio >= 1.8 for ratio, _ in threaded)
     for key in ("ratio_best", "ratio_torch"):
         found = [(result[key], result["name"]) for result in standard if result.get(key)]
         if found:
@@ -372,6 +389,13 @@ def report(results, summary, figures, names):
         print(
             f"share of peak, ungrouped layers above 50 MFLOP: median {summary['median_share_of_peak']:.3f}, "
             f"lowest {lowest:.3f} ({name}); median multiplied: {summary['median_share_multiplied']:.3f}"
+        )
+    if "median_ratio_alone" in summary:
+        lowest, name = summary["lowest_ratio_alone"]
+        count, above = summary["ratios_alone"]
+        print(
+            f"our one thread / ours, layers above 100 MFLOP: median {summary['median_ratio_alone']:.2f}, lowest "
+            f"{lowest:.2f} ({name}), {above} of {count} at 1.8 or more"
         )
     for name, share in summary["share_of_copy_bandwidth"].items():
         print(f"share of STREAM copy, depthwise beyond the last-level cache: {share:.3f} ({name})")
