@@ -224,7 +224,7 @@ def conv_transpose1d(
     precision : {"float32", "tf32", "3xtf32"}
         The least precise arithmetic allowed for float32 and complex64. "tf32" lets a GPU round the factors of their
         products to 10 bits of mantissa, which is faster; "3xtf32" lets it make each product of three such, which is
-        about as precise as float32. A CPU and other types make no use of the permission.
+        about as precise as float32. A CPU, other types and, of "3xtf32", most GPUs make no use of the permission.
 
     Returns
     -------
