@@ -110,8 +110,9 @@ def resources(log):
     return found
 
 
-# float32 on the oldest, a middle and the newest, the widest type and one of software conversions on the oldest; the
-# others take some minutes.
+# float32 on the oldest, a middle and the newest, the widest type and one of software conversions on the oldest; of the
+# others, which take some minutes, each type on the newest, or with CONVT1D_FULL=1 all.
+FULL = os.environ.get("CONVT1D_FULL") == "1"
 PAIRS = [(number, architecture) for number in range(len(launch.TYPES)) for architecture in ARCHITECTURES]
 QUICK = [*((0, architecture) for architecture in ARCHITECTURES[::3]), (3, ARCHITECTURES[0]), (5, ARCHITECTURES[0])]
 
@@ -121,6 +122,7 @@ QUICK = [*((0, architecture) for architecture in ARCHITECTURES[::3]), (3, ARCHIT
     [
         pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow, id=f"{launch.TYPES[pair[0]]}-sm_{pair[1]}")
         for pair in PAIRS
+        if FULL or pair in QUICK or pair[1] == ARCHITECTURES[-1]
     ],
 )
 def test_compiles(compiled, number, architecture):
