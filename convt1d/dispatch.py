@@ -68,10 +68,13 @@ PIECES_ROWS = 512
 # under 3 % of the work and spares the product all doubt; up to the second, not even the edges' tiles are copied whole.
 COPY_ABOVE = 1024
 SPLIT_BELOW = 32
-# With so few, memory decides. Long runs of a few channels are streams that the hardware prefetches, 48 columns of all
-# channels are not: 1.1..1.8 x faster from memory, up to 1.15 x slower from L2. At least so many channels at a time, and
-# at most; more where there is more to multiply, since all sums are read and written in between (a Zen 4, 2026-11).
-NARROW_CHANNELS = 8, 16
+# With so few, memory decides. Long runs of some channels are streams that the hardware prefetches, 48 columns of all
+# channels are not: 1.1..1.8 x faster from memory, up to 1.15 x slower from L2. More channels at a time where there is
+# more to multiply, since all sums are read and written in between: so many for each multiply-add, 8 at least, and at
+# most, where vectors are computed in halves and where whole. 32 instead of 16 are 1.01..1.1 x faster, of 8 1.3 x (a
+# Zen 4, 2026-11).
+NARROW_ABOVE = 16
+NARROW_CHANNELS = {False: (4, 32), True: (1, 16)}
 NARROW_BYTES = 8192
 NARROW_TILES = 4  # at least, for the threads: the runs of short signals need not be long
 
@@ -367,7 +370,7 @@ def plan(
     # Multiply-adds for each sample of x, if these can be read where they lie.
     uses = outputs * hit * taps if in_stride == in_slots == parts == 1 else COPY_ABOVE + 1
     # Not of a few samples, which are in L1 (10 x 2 of 32 channels, a Zen 4, 2026-11: 5.3 -> 4.3 us a call).
-    narrow = uses <= SPLIT_BELOW and channels > NARROW_CHANNELS[1] and not channels_last and not short
+    narrow = uses <= SPLIT_BELOW and channels > NARROW_ABOVE and not channels_last and not short
     deepest = FUSED_DEPTH_OF_ONE if stride == 1 else FUSED_DEPTH
     gain = 0.0
     if step == 1 and 2 <= taps <= WINOGRAD_TAPS and lacking == 0:
@@ -447,7 +450,10 @@ def plan(
     else:
         run = max(X_BYTES // column, min(X_COLUMNS, X_MOST_BYTES // column))
     if narrow and kernel == "direct":
-        piece, run = int(np.clip(uses, *NARROW_CHANNELS)), NARROW_BYTES // size
+        each, at_most = NARROW_CHANNELS[machine.whole]
+        # two pieces at least, or there would be nothing to read ahead
+        piece = int(np.clip(each * uses, 8, min(at_most, max(8, channels // 2))))
+        run = NARROW_BYTES // size
     unit = vector * _register_vectors(machine, kernel, channels, stride, outputs)
     longest = SINGLE_COLUMNS if kernel == "fused" and channels == 1 else MOST_COLUMNS
     stored = 1 if kernel == "fused_winograd" else rows  # rows of a tile's columns that are held
