@@ -288,6 +288,27 @@ def test_presentation(fake, monkeypatch, kernel):
     fake.check_and_free()
 
 
+@pytest.mark.parametrize(
+    ("channels", "kernel_size", "length", "given"),
+    [
+        (2, 700, 40, {"stride": 300, "padding": 150}),  # a second block of phases, most of whose threads have none
+        (3, 9, 300, {"stride": 3, "padding": (4, 1), "padding_mode": "reflect"}),  # 256 threads are no multiple of 3
+        (2, 5, 2100, {"dilation": 700, "padding_mode": "circular"}),  # reaches further back than shared memory holds
+        (2, 12, 2500, {"stride": 2, "padding": 5}),  # more steps than wait there at a time
+    ],
+)
+@pytest.mark.parametrize("blocks", [dispatch.CUDA_BLOCKS, 1])
+def test_direct_of_single_channels(fake, monkeypatch, channels, kernel_size, length, given, blocks):
+    """Also where there are so many rows that a block takes many steps of each."""
+    monkeypatch.setattr(dispatch, "CUDA_BLOCKS", blocks)
+    given = PLAIN | given | {"groups": channels}
+    x, w, b = integers((2, channels, channels, kernel_size, length), channels)
+    expected = convt1d.conv_transpose1d(x, w, b, **given)
+    for fake.seed in range(4):
+        np.testing.assert_array_equal(compute(fake, x, w, b, given), expected)
+    assert all(kernel.startswith("direct") and kernel != "direct" for kernel in fake.log)
+
+
 # --- the fused kernel ----------------------------------------------------------------------------------------------
 
 # N, C_in, C_out, K, L: more than one tile, step or split in each direction, and lengths that no piece divides.

@@ -206,12 +206,12 @@ __device__ __forceinline__ void direct_sum(
         Int low = q0, high = q1;
         if (low * stride + r < start) low++;
         if (high > low && (high - 1) * stride + r - start >= positions) high--;
-        if (idle) low = high = q1;
+        if (idle) low = high = q0;  // no steps of their own, but they read for the others
         Int inner = high, past = high;  // of these, the steps that read inside the signal only
         if (CAPACITY && reach <= DIRECT_STEPS) {
             Int all0 = q0 > reach ? q0 : reach, all1 = q1 < length ? q1 : length;  // of the whole block
             inner = all0 < low ? low : all0 > high ? high : all0;
-            past = all1 < inner ? inner : all1 > high ? high : all1;
+            past = all1 < inner ? inner : all1 > high ? high : all1;  // of an idle thread both are q0
             const int HELD = CAPACITY ? CAPACITY : 1;
             A held[HELD];
 #pragma unroll
