@@ -36,6 +36,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from . import geometry as geometry_module
 from .geometry import ConvGeometry, Geometry
 
 #: Kernels by name; `CONVT1D_KERNEL` forces one.
@@ -461,7 +462,7 @@ def plan(
     piece_taps = taps if winograd else int(min(taps, 1 + tile // step))
     forced = bool(os.environ.get("CONVT1D_TILE"))
     widest = tile if forced else min(tile + tile // 4, COLUMN_BYTES // (stored * size) - 64)
-    if kernel == "fused_winograd":  # its sums do not: no wider than a tile that needs no pieces
+    if kernel == "fused_winograd":  # whose sums do not go on from piece to piece: no wider than needs none
         most = max(vector, INPUT_BYTES // column - leading(taps))
         tile, widest = min(tile, most), min(widest, most)
     width = leading(widest + (piece_taps - 1) * step)
@@ -469,7 +470,7 @@ def plan(
     if winograd:
         piece_channels = _equal_parts(channels, piece_channels, 1)
     if kernel == "fused" and (piece_taps < taps or piece_channels < channels):
-        kernel, fused = "direct", False  # its sums go on from piece to piece
+        kernel, fused = "direct", False  # whose sums go on from piece to piece
     in_place = 0 if kernel == "gemm" or winograd or uses > COPY_ABOVE else 1 if uses > SPLIT_BELOW else 2
     return Plan(
         kernel=kernel,
@@ -645,22 +646,16 @@ def tiling(plan: Plan, left: int, batch: int, length: int, output_length: int, l
 def policy(machine: Machine) -> str:
     """The kernel policy in force, in words."""
     forced = [f"{name}={os.environ[name]}" for name in ("CONVT1D_KERNEL", "CONVT1D_TILE") if os.environ.get(name)]
-    kinds = (
-        ("deep layers", 512, 2, 2048, True),
-        ("128 channels", 128, 2, 256, True),
-        ("layers of few channels", 16, 2, 32, True),
-        ("depthwise", 1, 6, 2, True),
-        ("large strides, dilated", 64, 2, 100, False),
-    )
-    words = []
-    for what, channels, taps, rows, fusible in kinds:
-        gain = winograd_gain(channels, taps, rows, 0, machine.whole) if fusible and channels > 1 else 0.0
-        fused_gain = 0.0
-        if machine.level == 2 and gain and channels * taps // 2 <= WINOGRAD_FUSED_DEPTH[1]:
-            fused_gain = winograd_gain(channels, taps, rows, 0, machine.whole, machine.rows)
-        given = fusible, False, FUSED_DEPTH, gain, fused_gain, machine.whole
-        words.append(f"{what}: {choose_kernel(channels, taps, rows, machine.level, *given)}")
-    chosen = ", ".join(words)
+    kinds = {
+        "deep layers": geometry_module.check(512, 256, 16, 8),
+        "128 channels": geometry_module.check(128, 64, 4, 2),
+        "few channels": geometry_module.check(16, 8, 4, 2),
+        "depthwise": geometry_module.check(64, 64, 12, 2, groups=64),
+        "large strides": geometry_module.check(64, 2, 100, 50),
+        "dilated": geometry_module.check(64, 32, 5, 3, dilation=2),
+    }
+    plans = {what: plan(checked, np.dtype(np.float32), machine) for what, checked in kinds.items()}
+    chosen = ", ".join(f"{what}: {found.kernel}" for what, found in plans.items())
     return chosen + (f" (forced: {', '.join(forced)})" if forced else "")
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import convt1d
+from convt1d import dispatch
 
-KERNELS = [None, "direct", "gemm", "fused", "winograd", "fused_winograd"]
+KERNELS = [None, *dispatch.KERNELS]
 DTYPES = {"f": (np.float32, np.float64), "c": (np.complex64, np.complex128)}
 
 

@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import convt1d
-from convt1d import conv_transpose1d, conv_transpose1d_backward
+from convt1d import conv_transpose1d, conv_transpose1d_backward, dispatch
 
 SETTINGS = st.tuples(
-    st.sampled_from([None, "gemm", "direct", "fused", "winograd", "fused_winograd"]),
+    st.sampled_from([None, *dispatch.KERNELS]),
     st.sampled_from([None, 1, 2, 5, 16, 40]),
 )
 ALONG = st.sampled_from([None, "x", "g", "time"])

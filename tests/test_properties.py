@@ -12,9 +12,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import convt1d
+from convt1d import dispatch
 
 SETTINGS = st.tuples(
-    st.sampled_from([None, "gemm", "direct", "fused", "winograd", "fused_winograd"]),
+    st.sampled_from([None, *dispatch.KERNELS]),
     st.sampled_from([None, 1, 2, 5, 16, 40]),
 )
 WORKERS = (1, 2, 3, 4, None)
@@ -72,7 +73,7 @@ def test_large(force, name, mode):
     x = np.rint(2 * normal(rng, (2, c_in, length), dtype))
     w = np.rint(2 * normal(rng, (c_in, c_out // geometry["groups"], kernel_size), dtype))
     expected = oracle(x, w, None, geometry | {"padding_mode": mode})
-    for kernel in (None, "gemm", "direct", "fused", "winograd", "fused_winograd"):
+    for kernel in (None, *dispatch.KERNELS):
         with force(kernel):
             y = convt1d.conv_transpose1d(x, w, **geometry, padding_mode=mode)
         np.testing.assert_array_equal(y, expected, err_msg=f"kernel {kernel}")

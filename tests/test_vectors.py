@@ -11,6 +11,8 @@ import naive
 import numpy as np
 import pytest
 
+from convt1d import dispatch
+
 SINGLE = {"f": np.float32, "c": np.complex64}
 DOUBLE = {"f": np.float64, "c": np.complex128}
 
@@ -42,7 +44,7 @@ def test_naive_oracle(cases):
 
 @pytest.mark.parametrize(
     ("kernel", "tile"),
-    [(None, None), *itertools.product(["gemm", "direct", "fused", "winograd", "fused_winograd"], [None, 1, 16, 40])],
+    [(None, None), *itertools.product(dispatch.KERNELS, [None, 1, 16, 40])],
 )
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("precision", [SINGLE, DOUBLE], ids=["single", "double"])

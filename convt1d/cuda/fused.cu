@@ -166,8 +166,6 @@ struct Signal {
 /* Most tiles lie inside a sample: their slab is read 16 bytes at a time, from the boundary before its first column on,
 so that a row begins up to 16 bytes behind where it would; `skew` says how many elements. The others are read sample by
 sample. (With 4 bytes a copy, as all once were, an H200 issued 5 instructions for each; 2026-11.) */
-__device__ __forceinline__ int flip(int column) { return column & 4; }  // of the half types' rows, in words
-
 #if CONVT1D_TYPE == 0
 /* Channels as rows of `pitch` words, 8 more than a multiple of 32: the eight columns and four channels that a warp
 reads at once lie in different banks at any shift, if all channels have the same skew. */
@@ -226,6 +224,7 @@ struct Slab {
 #else
 /* Columns as rows of STEP_CHANNELS halves, 8 words, whose halves of 4 change places in every other four rows. Through
 registers, as nothing else transposes. */
+__device__ __forceinline__ int flip(int column) { return column & 4; }  // word 4 of 8, in words
 struct Slab {
     static const int MARGIN = 14;            // of octets, beyond a row's columns
     static const int OCTET = 8;

@@ -99,7 +99,7 @@ def kernels(data):
         hostile = source.odds(3)
     workers = source.of([1, 2, 3, None, -1, 0, 1.0, 2**70])
     setting = {
-        "CONVT1D_KERNEL": source.of(["", "direct", "gemm", "fused", "winograd", "fused_winograd"]),
+        "CONVT1D_KERNEL": source.of(["", *convt1d.dispatch.KERNELS]),
         "CONVT1D_TILE": source.of(["", "1", "7"]),
     }
 

@@ -23,12 +23,12 @@ import naive
 from conftest import forced
 
 import convt1d
-from convt1d import functional, gradients, stream
+from convt1d import dispatch, functional, gradients, stream
 from convt1d.cpu import _runtime
 
 PAGE = mmap.PAGESIZE
 NONE, READ_WRITE, PRIVATE, ANONYMOUS = 0, 3, 2, 0x20  # of Linux: <sys/mman.h>
-KERNELS = (None, "direct", "fused", "gemm", "winograd", "fused_winograd")
+KERNELS = (None, *dispatch.KERNELS)
 DTYPES = ("f4", "f8", "c8", "c16")
 
 libc = ctypes.CDLL(None, use_errno=True)

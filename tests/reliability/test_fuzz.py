@@ -26,12 +26,10 @@ from hypothesis.stateful import (
 )
 
 import convt1d
-from convt1d import cli
+from convt1d import cli, dispatch
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
-SETTINGS = st.tuples(
-    st.sampled_from([None, "gemm", "direct", "fused", "winograd", "fused_winograd"]), st.sampled_from([None, 1, 5, 40])
-)
+SETTINGS = st.tuples(st.sampled_from([None, *dispatch.KERNELS]), st.sampled_from([None, 1, 5, 40]))
 WORKERS = st.sampled_from([None, 1, 2, 3])
 FILES = [kind for kind in ("npz", "safetensors", "onnx") if kind == "npz" or importlib.util.find_spec(kind)]
 

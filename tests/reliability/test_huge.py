@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import convt1d
+from convt1d import dispatch
 
-KERNELS = ("direct", "fused", "gemm", "winograd", "fused_winograd")
+KERNELS = dispatch.KERNELS
 BORDER = 2**31
 
 

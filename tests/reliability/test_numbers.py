@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import convt1d
+from convt1d import dispatch
 
-KERNELS = ("direct", "fused", "gemm", "winograd", "fused_winograd")
+KERNELS = dispatch.KERNELS
 LAYERS = {
     name: numbers
     for name, *numbers in json.loads((pathlib.Path(__file__).parents[2] / "bench/layers.json").read_text())["layers"]
