@@ -31,9 +31,8 @@ except ImportError as error:
     raise ImportError(f"convt1d.dask needs dask ({error}): pip install 'convt1d[dask]'") from error
 
 from . import arrays, threads
-from .dispatch import ceil_div
 from .functional import operator_of
-from .geometry import Window
+from .geometry import Window, ceil_div
 from .padding import source_index
 
 if TYPE_CHECKING:

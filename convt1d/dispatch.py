@@ -37,7 +37,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import geometry as geometry_module
-from .geometry import ConvGeometry, Geometry
+from .geometry import ConvGeometry, Geometry, branches, ceil_div
 
 #: Kernels by name; `CONVT1D_KERNEL` forces one.
 KERNELS = ("direct", "gemm", "fused", "winograd", "fused_winograd")
@@ -131,34 +131,6 @@ GRADIENT_STEPS = 1024
 # length, where that saves as much of the vectors at each one's end (1.04..1.25 x faster, a Zen 4, 2026-11).
 MERGE_LENGTH = 64
 MERGE_GAIN = 1.05
-
-
-@dataclass(frozen=True, slots=True)
-class SlotLayout:
-    """How the taps of a kernel fall into slots, as drawn above."""
-
-    slots: int
-    period: int  # taps of one slot are this far apart in the kernel
-    step: int  # ... and in the input
-    taps: int  # M, of a full slot
-    full: int  # slots below this have `taps` taps, the others one less
-
-    def taps_of(self, rho: int) -> int:
-        return self.taps if rho < self.full else self.taps - 1
-
-
-def slot_layout(geometry: Geometry | ConvGeometry) -> SlotLayout:
-    """The slots of a geometry, of one real part."""
-    g = math.gcd(geometry.stride, geometry.dilation)
-    period = geometry.stride // g
-    taps = ceil_div(geometry.kernel_size, period)
-    return SlotLayout(
-        slots=min(geometry.kernel_size, period),
-        period=period,
-        step=geometry.dilation // g,
-        taps=taps,
-        full=geometry.kernel_size - (taps - 1) * period,
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -351,8 +323,8 @@ def plan(
     size = dtype.itemsize // parts
     vector = max(1, machine.vector_bytes // size)
     s, d = geometry.stride, geometry.dilation
-    layout = slot_layout(geometry)
-    hit, period, step, taps, full = layout.slots, layout.period, layout.step, layout.taps, layout.full
+    layout = branches(geometry)
+    hit, period, step, taps, full = layout.count, layout.period, layout.step, layout.taps, layout.long
     channels = geometry.in_channels // geometry.groups * parts
     outputs = geometry.out_channels // geometry.groups
     correlates = isinstance(geometry, ConvGeometry)
@@ -520,12 +492,12 @@ def gradient_plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Grad
     parts = 2 if dtype.kind == "c" else 1
     size = dtype.itemsize // parts
     lanes = max(1, machine.vector_bytes // size)
-    layout = slot_layout(geometry)
+    layout = branches(geometry)
     outputs = geometry.out_channels // geometry.groups
     inputs = geometry.in_channels // geometry.groups * parts
     pairs = outputs * geometry.kernel_size * parts
     along = gradient_along(inputs, pairs, lanes, geometry.dilation)
-    split = outputs * layout.slots * parts * leading(GRADIENT_STEPS + (layout.taps - 1) * layout.step) * size
+    split = outputs * layout.count * parts * leading(GRADIENT_STEPS + (layout.taps - 1) * layout.step) * size
     if along == "time" and (inputs * pairs > GRADIENT_ROWS or split > COLUMN_BYTES):
         along = "x"
     if along == "time":
@@ -543,8 +515,8 @@ def gradient_plan(geometry: Geometry, dtype: np.dtype, machine: Machine) -> Grad
         columns=columns,
         period=layout.period,
         step=layout.step,
-        slots=layout.slots * parts,
-        offsets=geometry.dilation * np.arange(layout.slots, dtype=np.int64) - geometry.padding[0],
+        slots=layout.count * parts,
+        offsets=geometry.dilation * np.arange(layout.count, dtype=np.int64) - geometry.padding[0],
     )
 
 
@@ -567,10 +539,6 @@ def gradient_along(inputs: int, pairs: int, lanes: int, dilation: int) -> str:
 def _equal_parts(n: int, most: int, unit: int) -> int:
     """The size of equal parts of `n`, at most `most`, in multiples of `unit`."""
     return ceil_div(ceil_div(n, ceil_div(n, most)), unit) * unit
-
-
-def ceil_div(a: int, b: int) -> int:
-    return -(-a // b)
 
 
 def leading(width: int) -> int:
@@ -757,14 +725,14 @@ def choose_cuda_kernel(
     1318 for the first and the last), and is left to architectures whose float32 is slow in comparison.
     """
     channels, outputs = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
-    layout = slot_layout(geometry)
+    layout = branches(geometry)
     element, summand = dtype.itemsize, _summand(dtype)
     workspace = cuda_workspace()
     usable = ["direct"]
     column = geometry.kernel_size * summand + geometry.in_channels * element
     if column * (2 * _cuda_halo(geometry) + 64) <= workspace:
         usable.append("columns")
-    row = geometry.in_channels * element + layout.slots * geometry.out_channels * summand
+    row = geometry.in_channels * element + layout.count * geometry.out_channels * summand
     few = geometry.groups <= CUDA_ROWS_GROUPS and layout.taps <= CUDA_ROWS_TAPS
     kind = fused_precision(precision, capability) if dtype.name == "float32" else dtype.name
     # cuBLAS 13 refuses some of its overlapping matrices in complex64 (CUBLAS_STATUS_NOT_SUPPORTED, an H200, 2026-11)
@@ -790,7 +758,7 @@ def choose_cuda_kernel(
     if "columns" not in usable:
         return "rows" if "rows" in usable else "fused"
     columns_bytes = geometry.in_channels * element + 2 * geometry.kernel_size * geometry.out_channels * summand
-    rows_bytes = 3 * geometry.in_channels * element + 2 * layout.slots * geometry.out_channels * summand
+    rows_bytes = 3 * geometry.in_channels * element + 2 * layout.count * geometry.out_channels * summand
     fast = dtype.name in ("float16", "bfloat16") or (dtype.name == "float32" and kind != "tf32")
     if "rows" in usable and fast and outputs >= CUDA_ROWS_OUTPUTS and rows_bytes < columns_bytes:
         return "rows"
@@ -820,9 +788,9 @@ class FusedRows:
 def fused_rows(geometry: Geometry) -> tuple[FusedRows, ...]:
     """One launch whose tiles hold whole steps, so that what they store lies side by side; or, where not even one output
     channel's fits, one for the slots with all taps and one for the others. Both kinds fill rows up to 16s."""
-    layout, stride = slot_layout(geometry), geometry.stride
+    layout, stride = branches(geometry), geometry.stride
     outputs = geometry.out_channels // geometry.groups
-    full, rest = layout.full, stride - layout.full
+    full, rest = layout.long, stride - layout.long
 
     def rows(count: int) -> int:
         return 16 * (ceil_div(count * full, 16) + ceil_div(count * rest, 16))
@@ -853,12 +821,12 @@ def cuda_cut(geometry: Geometry, dtype: np.dtype, kernel: str, batch: int, start
     """Pieces of `columns` or `rows` that keep to the workspace: whole samples, or a stretch of one, or of some of its
     channels."""
     workspace = cuda_workspace()
-    layout = slot_layout(geometry)
+    layout = branches(geometry)
     groups, outputs = geometry.groups, geometry.out_channels // geometry.groups
     s, summand = geometry.stride, _summand(dtype)
     steps = (start + output_length - 1) // s - start // s + 1
     if kernel == "rows":
-        row = geometry.in_channels * dtype.itemsize + layout.slots * geometry.out_channels * summand
+        row = geometry.in_channels * dtype.itemsize + layout.count * geometry.out_channels * summand
         rows = workspace // row - 3 * layout.taps  # the product's rows are rounded up
         whole = steps + layout.taps - 1
         if whole <= rows:

@@ -10,9 +10,9 @@ The words, on ``stride=2, kernel_size=3``; a number is the tap that carries a ro
                taps     1 1 2 1 2 1 1
                phase    0 1 0 1 0 1 0     output sample t has phase t mod stride
 
-The taps that meet in the output samples of one phase are those of one slot (`convt1d.dispatch` draws slots). Their
-sum is the phase's gain: what a constant 1 becomes there, away from the edges. Phases of different gain turn a constant
-into a pattern that repeats every `stride` samples: a checkerboard in pictures, a tone in sound.
+The taps that meet in the output samples of one phase are those of one polyphase branch (`convt1d.geometry` draws
+them). Their sum is the phase's gain: what a constant 1 becomes there, away from the edges. Phases of different gain
+turn a constant into a pattern that repeats every `stride` samples: a checkerboard in pictures, a tone in sound.
 
 Nothing here needs matplotlib; `convt1d.plot` draws the same.
 """
@@ -26,8 +26,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from . import dispatch, padding
 from . import geometry as geometry_module
+from . import padding
 from .geometry import Geometry
 from .layer import ConvTranspose1d
 
@@ -145,7 +145,7 @@ def labels(positions, length: int, mode: str) -> list[str]:
 def some_length(geometry: Geometry) -> int:
     """An input length that shows both edges and something between them, if the kernel is not too long for that."""
     reach = geometry.dilation * (geometry.kernel_size - 1) // geometry.stride + 1
-    least = 1 + dispatch.ceil_div(max(0, 1 - geometry.output_length(1)), geometry.stride)  # for an output of 1
+    least = 1 + geometry_module.ceil_div(max(0, 1 - geometry.output_length(1)), geometry.stride)  # for an output of 1
     return max(4, least, min(2 * reach + 1, 10_000 // geometry.kernel_size))
 
 
@@ -369,9 +369,9 @@ def overlap_report(layer: ConvTranspose1d) -> OverlapReport:
 
 def phases(geometry: Geometry) -> tuple[range, ...]:
     """The taps that meet in the output samples of each phase."""
-    layout = dispatch.slot_layout(geometry)
+    layout = geometry_module.branches(geometry)
     taps = [range(0)] * geometry.stride
-    for rho in range(layout.slots):
+    for rho in range(layout.count):
         taps[geometry.meeting(0, rho) % geometry.stride] = range(rho, geometry.kernel_size, layout.period)
     return tuple(taps)
 

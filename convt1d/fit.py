@@ -1,17 +1,18 @@
 # SPDX-License-Identifier: MIT
 """Least squares: weights and bias from examples of input and output, in closed form.
 
-The layer is linear in its weights, and the taps of one slot (`convt1d.dispatch` draws slots) are all that an output
-sample of its phase sees. So each slot of each group is one small problem, shared by the group's output channels::
+The layer is linear in its weights, and the taps of one polyphase branch (`convt1d.geometry` draws them) are all that
+an output sample of its phase sees. So each branch of each group is one small problem, shared by the
+group's output channels::
 
     Phi   a row per sample n and input step i, a column per tap m and channel c:  x~[n, c, i - step * m]
     y     the same rows, a column per output channel:  y[n, o, stride * i + dilation * rho - left]
 
     (A + alpha) w = B - s b      A = Phi^H W Phi,   B = Phi^H W y,   s = Phi^H W 1      W: the sample weights
 
-The bias b of a channel carries no penalty and is common to all slots. With the smoother H_r of slot r (zero for the
-outputs that no tap reaches) it is the mean of the biases b_r that the slots would choose by themselves, each counted
-by the information 1 / c_r that the slot has of it::
+The bias b of a channel carries no penalty and is common to all branches. With the smoother H_r of branch r (zero for
+the outputs that no tap reaches) it is the mean of the biases b_r that the branches would choose by themselves, each
+counted by the information 1 / c_r that the branch has of it::
 
     b = sum over r of b_r / c_r  /  sum over r of 1 / c_r
     b_r / c_r = 1^T W (y_r - H_r y_r)     1 / c_r = 1^T W (1 - H_r 1)
@@ -27,7 +28,7 @@ import os
 
 import numpy as np
 
-from . import arrays, dispatch
+from . import arrays
 from . import geometry as geometry_module
 from .geometry import Geometry
 from .padding import source_index
@@ -40,10 +41,10 @@ PIECE_BYTES = 4 * 1024 * 1024
 class Statistics:
     """Sums over all examples seen so far; their size depends on the layer only.
 
-    With G groups, R slots, q = C_in / groups * M columns of Phi and one column of ones after them:
+    With G groups, R branches, q = C_in / groups * M columns of Phi and one column of ones after them:
 
-    gram     (G, R, q + 1, q + 1)            A, bordered by s; the last number is the sum of W over the slot's rows
-    moment   (G, q + 1, R * C_out / groups)  B of all slots; the last row holds the sums of W y
+    gram     (G, R, q + 1, q + 1)            A, bordered by s; the last number is the sum of W over the branch's rows
+    moment   (G, q + 1, R * C_out / groups)  B of all branches; the last row holds the sums of W y
     shift    (C_in,)                         Phi's columns are of x~ - shift
 
     With a bias the shift is the mean of the first examples: an offset of x far above its variation would else take
@@ -54,17 +55,17 @@ class Statistics:
         self.geometry = geometry
         self.dtype = dtype
         self.bias = bias
-        self.layout = dispatch.slot_layout(geometry)
+        self.layout = geometry_module.branches(geometry)
         exact = np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
-        groups, slots = geometry.groups, self.layout.slots
+        groups, branches = geometry.groups, self.layout.count
         columns = geometry.in_channels // groups * self.layout.taps + 1
-        _check_memory((groups * (slots + 3), columns, columns), exact)  # three: `_add_steps` at work
-        self.gram = np.zeros((groups, slots, columns, columns), exact)
-        self.moment = np.zeros((groups, columns, slots * geometry.out_channels // groups), exact)
+        _check_memory((groups * (branches + 3), columns, columns), exact)  # three: `_add_steps` at work
+        self.gram = np.zeros((groups, branches, columns, columns), exact)
+        self.moment = np.zeros((groups, columns, branches * geometry.out_channels // groups), exact)
         self.shift = np.zeros(geometry.in_channels, exact)
         self.total = np.zeros(geometry.out_channels, exact)  # sum of W y over all outputs
         self.unreached = 0.0  # sum of W over the outputs of a channel that no tap reaches
-        self.rows = [0] * slots
+        self.rows = [0] * branches
         self.outputs = 0  # of a channel
 
     @np.errstate(over="ignore", invalid="ignore")  # `solve` tells
@@ -78,38 +79,38 @@ class Statistics:
         roots = None if (weights == 1).all() else np.sqrt(weights)[:, None]
 
         s, d, left = self.geometry.stride, self.geometry.dilation, self.geometry.padding[0]
-        slots = range(self.layout.slots)
-        starts = [dispatch.ceil_div(left - d * rho, s) for rho in slots]
-        stops = [dispatch.ceil_div(left + out_length - d * rho, s) for rho in slots]
-        # The input steps that all slots have in common share one A; at either end a few are left to each.
+        branches = range(self.layout.count)
+        starts = [geometry_module.ceil_div(left - d * rho, s) for rho in branches]
+        stops = [geometry_module.ceil_div(left + out_length - d * rho, s) for rho in branches]
+        # The input steps that all branches have in common share one A; at either end a few are left to each.
         start = max(starts)
         stop = max(start, min(stops))
-        self._add_steps(x, y, roots, start, stop, slots)
-        for rho in slots:
-            self._add_steps(x, y, roots, starts[rho], min(stops[rho], start), slots[rho : rho + 1])
-            self._add_steps(x, y, roots, max(starts[rho], stop), stops[rho], slots[rho : rho + 1])
+        self._add_steps(x, y, roots, start, stop, branches)
+        for rho in branches:
+            self._add_steps(x, y, roots, starts[rho], min(stops[rho], start), branches[rho : rho + 1])
+            self._add_steps(x, y, roots, max(starts[rho], stop), stops[rho], branches[rho : rho + 1])
         self.total += weights @ y.sum(axis=-1, dtype=self.total.dtype)
         steps = [b - a for a, b in zip(starts, stops, strict=True)]
         self.rows = [rows + int(count * more) for rows, more in zip(self.rows, steps, strict=True)]
         self.unreached += float(weights.sum()) * (out_length - sum(steps))
         self.outputs += count * out_length
 
-    def _add_steps(self, x, y, roots, start, stop, slots):
-        """Add the rows of input steps ``start <= i < stop`` to `slots`, in pieces of bounded size."""
+    def _add_steps(self, x, y, roots, start, stop, branches):
+        """Add the rows of input steps ``start <= i < stop`` to `branches`, in pieces of bounded size."""
         steps, batch = stop - start, len(x)
         if steps <= 0:
             return
         groups, outputs = self.geometry.groups, self.geometry.out_channels // self.geometry.groups
         gram = np.zeros_like(self.gram[:, 0])
-        moment = self.moment[..., slots.start * outputs : slots.stop * outputs]
-        per_row = groups * (self.gram.shape[-1] + len(slots) * outputs)
+        moment = self.moment[..., branches.start * outputs : branches.stop * outputs]
+        per_row = groups * (self.gram.shape[-1] + len(branches) * outputs)
         rows = max(self.gram.shape[-1], PIECE_BYTES // (per_row * self.gram.itemsize))
         many = max(1, rows // steps)  # samples in a piece, if it holds whole ones
         for n in range(0, batch, many):
             samples = slice(n, n + many)
             for i in range(start, stop, rows):
                 phi = self._phi(x[samples], i, min(i + rows, stop))
-                targets = self._targets(y[samples], i, min(i + rows, stop), slots)
+                targets = self._targets(y[samples], i, min(i + rows, stop), branches)
                 if roots is not None:
                     phi *= roots[samples]
                     targets *= roots[samples]
@@ -117,7 +118,7 @@ class Statistics:
                 conjugate = phi.conj()  # phi itself if real: NumPy then computes half of the product
                 gram += conjugate @ phi.mT
                 moment += conjugate @ targets.reshape(*targets.shape[:2], -1).mT
-        self.gram[:, slots.start : slots.stop] += gram[:, None]
+        self.gram[:, branches.start : branches.stop] += gram[:, None]
 
     def _phi(self, x, start, stop):
         """Phi transposed, (groups, q + 1, N, stop - start): time comes last, as in x."""
@@ -140,14 +141,14 @@ class Statistics:
         phi[:, -1] = 1
         return phi
 
-    def _targets(self, y, start, stop, slots):
-        """y transposed, (groups, slots * C_out / groups, N, stop - start)."""
+    def _targets(self, y, start, stop, branches):
+        """y transposed, (groups, branches * C_out / groups, N, stop - start)."""
         groups, s = self.geometry.groups, self.geometry.stride
         batch, outputs, length = y.shape
         outputs //= groups
         y = y.reshape(batch, groups, outputs, length).transpose(1, 2, 0, 3)
-        targets = np.empty((groups, len(slots) * outputs, batch, stop - start), self.gram.dtype)
-        for j, rho in enumerate(slots):
+        targets = np.empty((groups, len(branches) * outputs, batch, stop - start), self.gram.dtype)
+        for j, rho in enumerate(branches):
             t = s * start + self.geometry.dilation * rho - self.geometry.padding[0]
             targets[:, j * outputs : (j + 1) * outputs] = y[..., t : t + s * (stop - start - 1) + 1 : s]
         return targets
@@ -161,7 +162,7 @@ class Statistics:
         """
         columns = self.gram.shape[-1] - 1
         squares = np.einsum("grii->gri", self.gram).real
-        total = np.maximum(squares[..., -1:], np.finfo(float).tiny)  # a slot may have no row
+        total = np.maximum(squares[..., -1:], np.finfo(float).tiny)  # a branch may have no row
         mean = self.gram[..., :-1, -1] / total
         about = np.mean(squares[..., :-1] - total * np.abs(mean) ** 2)
         shift = np.tile(self.shift.reshape(self.geometry.groups, 1, -1), self.layout.taps)
@@ -185,7 +186,7 @@ class Statistics:
         for group in range(geometry.groups):
             inputs, of_group = (slice(group * n, (group + 1) * n) for n in (channels, outputs))
             solved = []
-            for rho in range(layout.slots):
+            for rho in range(layout.count):
                 taps = layout.taps_of(rho)
                 index = np.r_[: channels * taps, self.gram.shape[-1] - 1]
                 gram = self.gram[group, rho][np.ix_(index, index)]
@@ -201,7 +202,7 @@ class Statistics:
                     )
                 residual = sum(information * own for _, _, own, information in solved)
                 if self.unreached:
-                    reached = self.moment[group, -1].reshape(layout.slots, outputs).sum(axis=0)
+                    reached = self.moment[group, -1].reshape(layout.count, outputs).sum(axis=0)
                     residual = residual + self.total[of_group] - reached
                 b = bias[of_group] = residual / known
             for rho, (of_slot, slope, own, _) in enumerate(solved):
@@ -219,7 +220,7 @@ class Statistics:
     def _check_equations(self):
         """More unknowns than equations leave them open; then no matrix needs to be looked at."""
         channels = self.geometry.in_channels // self.geometry.groups
-        unknowns = [channels * self.layout.taps_of(rho) for rho in range(self.layout.slots)]
+        unknowns = [channels * self.layout.taps_of(rho) for rho in range(self.layout.count)]
         counts = [(rows, q, "weights of one output phase") for rows, q in zip(self.rows, unknowns, strict=True)]
         if self.bias:
             counts.append((self.outputs, sum(unknowns) + 1, "weights and the bias"))
@@ -281,16 +282,16 @@ def check_alpha(alpha) -> float:
 
 
 def _solve_slot(gram, moment, alpha, shift, bias):
-    """One slot of one group.
+    """One branch of one group.
 
     Returns
     -------
     weights : (q, outputs)
-        With the slot's own bias.
+        With the branch's own bias.
     slope : (q,)
         How they change with the bias.
     own : (outputs,)
-        The bias that the slot would choose by itself; 0 where it knows nothing of it.
+        The bias that the branch would choose by itself; 0 where it knows nothing of it.
     information : float
         How well it knows it: ``1 / c``.
     """
@@ -304,7 +305,7 @@ def _solve_slot(gram, moment, alpha, shift, bias):
         try:
             solution, _ = _solve(gram, penalty, np.column_stack([moment, to_bias.conj()]), spread)
         except np.linalg.LinAlgError:
-            pass  # the columns add up to a constant: the slot leaves the bias to others
+            pass  # the columns add up to a constant: the branch leaves the bias to others
         else:
             c = (to_bias @ solution[:, -1]).real
             return solution[:q, :-1], solution[:q, -1] / c, to_bias @ solution[:, :-1], 1 / c

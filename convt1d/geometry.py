@@ -13,10 +13,22 @@ Where that position range reaches past the taps of the last sample (``output_pad
 
 A convolution, the adjoint, reads where the transposed one writes: output sample ``i`` sums the input positions
 ``i * stride + dilation * k - left``.
+
+**Polyphase branches.** With ``g = gcd(stride, dilation)`` and ``period = stride / g``, the taps
+``k = rho + period * m`` of one ``rho`` all land in one residue class of the output positions, ``dilation * rho mod
+stride``, and read input samples that are ``step = dilation / g`` apart. Each ``rho`` is one branch, a small
+convolution of its own::
+
+    column[rho, o, i] = sum over m, c of  w[c, o, rho + period * m] * x[c, i - step * m]
+    y[o, u - left]    = column[rho, o, i] + b[o]      at u = stride * i + dilation * rho
+
+      stride 2, kernel 5:      x   .   a   b   c   .          branch 0: taps 0 2 4, branch 1: taps 1 3
+                               u   0 1 2 3 4 5 6 7 8          position u = 2i + rho takes column i of branch rho
 """
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -141,6 +153,39 @@ class ConvGeometry:
     def window(self, length: int) -> Window:
         """All of the output."""
         return Window(0, self.checked_output_length(length), self.padding)
+
+
+@dataclass(frozen=True, slots=True)
+class Branches:
+    """The polyphase branches of a geometry, as drawn above."""
+
+    count: int
+    period: int  # taps of one branch are this far apart in the kernel
+    step: int  # ... and in the input
+    taps: int  # of a long branch
+    long: int  # the first `long` branches have `taps` taps, the others one less
+
+    def taps_of(self, branch: int) -> int:
+        """Taps of one branch."""
+        return self.taps if branch < self.long else self.taps - 1
+
+
+def branches(geometry: Geometry | ConvGeometry) -> Branches:
+    """The polyphase branches of a geometry."""
+    g = math.gcd(geometry.stride, geometry.dilation)
+    period = geometry.stride // g
+    taps = ceil_div(geometry.kernel_size, period)
+    return Branches(
+        count=min(geometry.kernel_size, period),
+        period=period,
+        step=geometry.dilation // g,
+        taps=taps,
+        long=geometry.kernel_size - (taps - 1) * period,
+    )
+
+
+def ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
 
 
 def check(

@@ -105,8 +105,8 @@ class Backward:
             return [(first, past)] if first < past else []
         for k in reversed(range(geometry.kernel_size)):
             at = geometry.padding[0] - geometry.dilation * k  # tap k meets the output's samples 0, 1, ... from here on
-            start = max(first, dispatch.ceil_div(at, geometry.stride))
-            stop = min(past, dispatch.ceil_div(at + out_length, geometry.stride))
+            start = max(first, geometry_module.ceil_div(at, geometry.stride))
+            stop = min(past, geometry_module.ceil_div(at + out_length, geometry.stride))
             if start < stop and runs and start <= runs[-1][1]:
                 runs[-1] = runs[-1][0], stop
             elif start < stop:

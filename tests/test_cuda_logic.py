@@ -492,10 +492,10 @@ def test_rows_of_the_fused_kernel(stride, outputs):
     """Each output channel and slot has one row in one tile, with its number of taps."""
     for kernel_size in (1, stride, stride + 1, 2 * stride - 1, 2 * stride, 3 * stride + stride // 2):
         checked = geometry.check(2, 2 * outputs, kernel_size, stride, 0, 0, 2)
-        layout, found = dispatch.slot_layout(checked), {}
+        layout, found = geometry.branches(checked), {}
         for rows in dispatch.fused_rows(checked):
-            whole = dispatch.ceil_div(rows.outputs * rows.full, 16)
-            less = dispatch.ceil_div(rows.outputs * (rows.chunk - rows.full), 16)
+            whole = geometry.ceil_div(rows.outputs * rows.full, 16)
+            less = geometry.ceil_div(rows.outputs * (rows.chunk - rows.full), 16)
             assert 16 * (whole + less) <= rows.tile
             assert rows.full == rows.chunk or rows.chunk == rows.slots == stride
             for o0 in range(0, outputs, rows.outputs):
@@ -504,7 +504,7 @@ def test_rows_of_the_fused_kernel(stride, outputs):
                         for r in range(r0, min(r0 + rows.chunk, rows.slots)):
                             assert (o, rows.slot0 + r) not in found
                             found[o, rows.slot0 + r] = rows.taps - (r - r0 >= rows.full)
-        taps = {(o, r): layout.taps_of(r) if r < layout.slots else 0 for o in range(outputs) for r in range(stride)}
+        taps = {(o, r): layout.taps_of(r) if r < layout.count else 0 for o in range(outputs) for r in range(stride)}
         assert found == taps
 
 
@@ -538,7 +538,7 @@ def test_fused_kernel_beyond_32_bits(fake):
     length = 2**32
     program = launch.program(checked, DTYPES["float32"], "fused", 1, length, checked.window(length))
     (step,) = program.steps
-    assert step.blocks == dispatch.ceil_div(length + 2, dispatch.CUDA_FUSED_COLUMNS)
+    assert step.blocks == geometry.ceil_div(length + 2, dispatch.CUDA_FUSED_COLUMNS)
     assert (program.work, step.args[-1]) == (0, step.blocks)
 
 

@@ -22,8 +22,8 @@ import numpy as np
 
 from .. import arrays, dispatch
 from .. import geometry as geometry_module
-from ..dispatch import CUDA_BATCH, CUDA_FUSED_CHANNELS, CUDA_FUSED_COLUMNS, CUDA_THREADS, ceil_div
-from ..geometry import Geometry, Window
+from ..dispatch import CUDA_BATCH, CUDA_FUSED_CHANNELS, CUDA_FUSED_COLUMNS, CUDA_THREADS
+from ..geometry import Geometry, Window, ceil_div
 
 #: CONVT1D_TYPE of kernels.cu for each type of arrays.
 TYPES = ("float32", "float64", "float16", "bfloat16", "complex64", "complex128")
@@ -105,7 +105,7 @@ class _Maker:
         self.geometry, self.dtype, self.batch, self.length, self.window = geometry, dtype, batch, length, window
         self.capability = capability
         self.kind = dispatch.fused_precision(precision, capability) if dtype.name == "float32" else ""
-        self.layout = dispatch.slot_layout(geometry)
+        self.layout = geometry_module.branches(geometry)
         self.element, self.summand = dtype.itemsize, arrays.compute_dtype(dtype).itemsize
         self.channels = geometry.in_channels // geometry.groups  # of a group
         self.outputs = geometry.out_channels // geometry.groups
@@ -119,7 +119,7 @@ class _Maker:
         inverse = pow(layout.step, -1, layout.period) if layout.period > 1 else 0
         return (
             *(g.kernel_size, g.stride, g.dilation, g.stride // layout.period, inverse),
-            *(layout.period, layout.step, layout.taps, layout.full),
+            *(layout.period, layout.step, layout.taps, layout.long),
         )
 
     def _launch(self, kernel, blocks, *args):
@@ -239,7 +239,7 @@ class _Maker:
         matrix, and m matrices, each a row further on, hold them all.
         """
         g, layout = self.geometry, self.layout
-        m, slots, full = layout.taps, layout.slots, layout.full
+        m, slots, full = layout.taps, layout.count, layout.long
         q_first, q_last = u0 // g.stride, (u1 - 1) // g.stride
         each = q_last - q_first + m  # rows of a sample
         products = ceil_div((n1 - n0) * each - (m - 1), m)  # rows of each of the m matrices
@@ -352,7 +352,7 @@ def arranged(xp, weight, kernel: str, geometry: Geometry, rounded: bool = False)
     """The weights as a kernel wants them, by the name of their buffer. `rounded`: to TF32. `xp` is NumPy or CuPy."""
     if kernel not in ("rows", "fused"):
         return {"weight": xp.ascontiguousarray(weight)}
-    layout = dispatch.slot_layout(geometry)
+    layout = geometry_module.branches(geometry)
     channels, outputs = geometry.in_channels // geometry.groups, geometry.out_channels // geometry.groups
     # only copied: as integers, since not every version of CuPy indexes bfloat16
     words = weight.view(np.uint16) if weight.dtype.itemsize == 2 else weight
@@ -366,8 +366,8 @@ def arranged(xp, weight, kernel: str, geometry: Geometry, rounded: bool = False)
                 found[name] = _in_fragments(xp, words, rows, geometry.stride).view(weight.dtype)
         return found
     for name, taps, slot0, slot1 in (
-        ("weight", layout.taps, 0, layout.full),
-        ("rest", layout.taps - 1, layout.full, layout.slots),
+        ("weight", layout.taps, 0, layout.long),
+        ("rest", layout.taps - 1, layout.long, layout.count),
     ):
         if slot0 == slot1:
             continue
