@@ -7,6 +7,9 @@ test_cuda_compiles.py's matter; speed, memory and races on a GPU are test_cuda_g
 
 import functools
 import itertools
+import json
+import pathlib
+import re
 import subprocess
 import sys
 import types
@@ -602,6 +605,25 @@ def test_choice_by_precision(name, kind, kernel):
     if kind == "3xtf32":  # and one that seldom pays
         assert choose(precision, capability=90) == choose("float32")
         assert choose(precision, capability=80) == ("columns" if name == "dilated" else "fused")
+
+
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "data" / "cuda_choices.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("layer", "runs"), GOLDEN["choices"], ids=["-".join(map(str, layer)) for layer, _ in GOLDEN["choices"]]
+)
+def test_choices_are_those_of_the_table(monkeypatch, layer, runs):
+    """What commit cb31509 chose, for every kind, length, architecture and setting."""
+    *sizes, groups, dilation = layer
+    checked = geometry.check(*sizes, 0, 0, groups, dilation)
+    expected = "".join(kernel * int(times or 1) for kernel, times in re.findall(r"([a-z])(\d*)", runs))
+    chosen = ""
+    for forced, workspace, kind, capability, length in itertools.product(*GOLDEN["axes"].values()):
+        force(monkeypatch, forced, workspace)
+        dtype, precision = (DTYPES["float32"], kind) if kind in PRECISIONS else (DTYPES[kind], "float32")
+        chosen += dispatch.choose_cuda_kernel(checked, dtype, precision, length, capability)[0]
+    assert chosen == expected
 
 
 @pytest.mark.parametrize("kernel", dispatch.CUDA_KERNELS)
