@@ -17,7 +17,7 @@ from .geometry import ConvGeometry, Geometry, Window
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .cuda.launch import DeviceOperator
+    from .cuda.operator import DeviceOperator
 
     Size = int | Sequence[int]
 
@@ -71,10 +71,10 @@ class Operator:
     def on_device(self) -> DeviceOperator:
         """The same for arrays on a GPU; it holds the weights' copies there."""
         if self._on_device is None:
-            from .cuda import launch
+            from .cuda.operator import DeviceOperator
 
             assert isinstance(self.geometry, Geometry)
-            self._on_device = launch.DeviceOperator(self.geometry, self.weight, self.bias)
+            self._on_device = DeviceOperator(self.geometry, self.weight, self.bias)
         return self._on_device
 
     def off_device(self) -> None:

@@ -232,9 +232,9 @@ class ConvTranspose1d:
         if kind == "cpu":
             self._operator.off_device()
             return self
-        from .cuda import launch
+        from .cuda.operator import prepare
 
-        launch.prepare(self._operator.on_device(), int(number) if colon else None)
+        prepare(self._operator.on_device(), int(number) if colon else None)
         return self
 
     def backward(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """A backend of convt1d.cuda on the CPU: the kernels through g++ and cuda_shim.h, NumPy in cuBLAS' place.
 
-It runs the programs that launch.py makes for a GPU, on "device" arrays in poisoned memory: every byte that nobody has
+It runs the programs that are made for a GPU, on "device" arrays in poisoned memory: every byte that nobody has
 written is 0xff (NaN in each type), and what lies around an array is checked after each call.
 """
 
@@ -12,16 +12,19 @@ import shutil
 import subprocess
 import sys
 import types
+import typing
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
-from convt1d.cuda import launch
+from convt1d.cuda import backend as cuda_backend
+from convt1d.cuda import policy, program
+from convt1d.cuda.program import Launch
 
 HERE = Path(__file__).parent
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
-DTYPES = {name: BFLOAT16 if name == "bfloat16" else np.dtype(name) for name in launch.TYPES}
+DTYPES = {name: BFLOAT16 if name == "bfloat16" else np.dtype(name) for name in cuda_backend.TYPES}
 GUARD = 1024  # bytes on both sides of an array
 
 
@@ -31,13 +34,21 @@ def compiler():
 
 def build(folder: Path, number: int, sanitize: bool) -> ctypes.CDLL:
     target = folder / f"logic{number}.so"
-    (folder / "source.cu").write_text(launch.source(), encoding="utf-8")
+    (folder / "source.cu").write_text(cuda_backend.source(), encoding="utf-8")
+    (folder / "layout.cu").write_text(layout_assertions(), encoding="utf-8")
     flags = ["-std=c++17", "-O1", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-ffp-contract=off"]
     flags += ["-fsanitize=undefined"] * sanitize
     subprocess.run(
         [
             *(compiler(), "-x", "c++", "-shared", "-fPIC", *flags, f"-DCONVT1D_TYPE={number}"),
-            *('-DKERNELS="source.cu"', f"-I{folder}", str(HERE / "cuda_shim.h"), "-o", str(target)),
+            *(
+                '-DKERNELS="source.cu"',
+                '-DLAYOUT="layout.cu"',
+                f"-I{folder}",
+                str(HERE / "cuda_shim.h"),
+                "-o",
+                str(target),
+            ),
         ],
         check=True,
         timeout=600,
@@ -45,9 +56,33 @@ def build(folder: Path, number: int, sanitize: bool) -> ctypes.CDLL:
     library = ctypes.CDLL(str(target))
     library.shim_launch.argtypes = [
         *(ctypes.c_char_p, ctypes.c_longlong, ctypes.c_int, ctypes.c_longlong),
-        *(ctypes.POINTER(ctypes.c_longlong), ctypes.c_int, ctypes.c_ulonglong),
+        *(ctypes.POINTER(ctypes.c_longlong), ctypes.c_int, ctypes.c_void_p, ctypes.c_longlong, ctypes.c_ulonglong),
     ]
     return library
+
+
+def parameter_structs():
+    """Every NamedTuple that a kernel is launched with (it has the number of blocks), and those inside it; by name."""
+    modules = [vars(kernel).values() for kernel in policy.KERNELS]
+    waiting = [value for values in modules for value in values if "blocks" in getattr(value, "_fields", ())]
+    found = {}
+    while waiting:
+        struct = waiting.pop()
+        found[struct.__name__] = struct
+        waiting += [kind for kind in typing.get_type_hints(struct).values() if kind is not int]
+    return found
+
+
+def layout_assertions():
+    """C++ that compiles where the structs of the .cu files lie as NumPy lays the Python ones out."""
+    lines = []
+    for name, struct in parameter_structs().items():
+        layout = program.layout(struct)
+        lines.append(f'static_assert(sizeof({name}) == {layout.itemsize}, "{name}");')
+        for field, (kind, offset) in layout.fields.items():
+            place = f"__builtin_offsetof({name}, {field}) == {offset}"
+            lines.append(f'static_assert({place} && sizeof({name}::{field}) == {kind.itemsize}, "{name}.{field}");')
+    return "\n".join(lines) + "\n"
 
 
 def sanitizer_works(folder: Path) -> bool:
@@ -65,7 +100,7 @@ class DeviceArray(np.ndarray):
 
 
 class Fake:
-    """As launch.CupyBackend. `seed` orders blocks and threads, `grid` bounds the grid."""
+    """As backend.CupyBackend. `seed` orders blocks and threads, `grid` bounds the grid."""
 
     def __init__(self, libraries, device=0):
         self.xp = types.SimpleNamespace(
@@ -146,15 +181,18 @@ class Fake:
 
     # --- what runs ---
 
-    def launch(self, dtype, kernel, blocks, args, threads, shared):
-        self.log.append(kernel)
-        assert all(type(arg) is int for arg in args)
-        assert blocks > 0
-        library = self.libraries(launch.TYPES.index(dtype.name))
-        packed = (ctypes.c_longlong * len(args))(*args)
-        grid = min(blocks, self.grid)
-        status = library.shim_launch(kernel.encode(), grid, threads, shared, packed, len(args), self.seed)
-        assert status == 0, f"{kernel}: {status}"
+    def launch(self, dtype, step: Launch, pointers):
+        self.log.append(step.kernel)
+        assert all(type(pointer) is int for pointer in pointers)
+        assert step.params.size == 1  # what CuPy passes by value
+        assert step.blocks > 0
+        library = self.libraries(cuda_backend.TYPES.index(dtype.name))
+        status = library.shim_launch(
+            *(step.kernel.encode(), min(step.blocks, self.grid), step.threads, step.shared),
+            *((ctypes.c_longlong * len(pointers))(*pointers), len(pointers)),
+            *(step.params.ctypes.data, step.params.nbytes, self.seed),
+        )
+        assert status == 0, f"{step.kernel}: {status}"
 
     def product(self, dtype, p, fast):
         self.log.append("fast product" if fast else "product")
@@ -191,4 +229,4 @@ def install(patch, fake):
     cupy.cuda = types.SimpleNamespace(Device=lambda device: contextlib.nullcontext(), runtime=runtime)
     fake.xp.cuda = cupy.cuda
     patch.setitem(sys.modules, "cupy", cupy)
-    patch.setattr(launch, "backend_for", lambda device: fake)
+    patch.setattr(cuda_backend, "backend_for", lambda device: fake)

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT
-/* The kernels' source (launch.source()) on the CPU: its logic, not its speed.
+/* The kernels' source (backend.source()) on the CPU: its logic, not its speed.
 
     g++ -x c++ -std=c++17 -shared -fPIC -DCONVT1D_TYPE=0 -DKERNELS='"source.cu"' cuda_shim.h -o logic.so
+
+Each kernel that ENTRY declares is found by its name, with its number of pointers and the size of its parameters.
 
 Blocks run one after the other, in any order. The threads of a block are fibres: each runs until it waits at
 __syncthreads, for its warp in a matrix product, or ends, then the next, in an order that a seed permutes anew each
@@ -17,6 +19,9 @@ first finds a wait that is missing, the second memory that is overwritten while 
 #include <cstdlib>
 #include <cstring>
 #include <deque>
+#include <map>
+#include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -36,8 +41,12 @@ constexpr int FIBRES = 256, STACK = 64 * 1024, WARP = 32, SHARED_BYTES = 256 * 1
 Index block, grid, thread;
 int current;
 long long serial;  // of the block that runs
-void (*body)(const long long *);
-const long long *arguments;
+struct Arguments {
+    const long long *pointers;
+    const void *params;
+};
+void (*body)(const Arguments &);
+Arguments arguments;
 jmp_buf scheduler, places[FIBRES];
 ucontext_t contexts[FIBRES], origin;
 enum State { READY, AT_BARRIER, AT_PRODUCT, DONE } states[FIBRES];
@@ -318,50 +327,62 @@ inline void mma(const BFloat16 &, float (&d)[4], const unsigned (&a)[4], unsigne
     shim::product<16>(d, a, b0, b1, [](unsigned word, int e) { return __uint_as_float(word >> 16 * e << 16); });
 }
 
-#include KERNELS
+// ---- kernels by name ----
 
 namespace shim {
+struct Entry {
+    void (*call)(const Arguments &);
+    int threads, pointers;
+    long long size;  // bytes of the parameters
+};
+std::map<std::string, Entry> &entries() {
+    static std::map<std::string, Entry> all;
+    return all;
+}
+
 template <auto kernel> struct Call;
 template <class... P, void (*kernel)(P...)> struct Call<kernel> {
-    static constexpr int count = sizeof...(P);
-    template <size_t... I> static void unpacked(const long long *args, std::index_sequence<I...>) {
-        kernel((P)args[I]...);
+    template <class Q> static Q argument(const Arguments &given, size_t i) {
+        if constexpr (std::is_pointer_v<Q>) return (Q)given.pointers[i];
+        else return *(const Q *)given.params;
     }
-    static void call(const long long *args) { unpacked(args, std::index_sequence_for<P...>()); }
+    template <size_t... I> static void unpacked(const Arguments &given, std::index_sequence<I...>) {
+        kernel(argument<P>(given, I)...);
+    }
+    static void call(const Arguments &given) { unpacked(given, std::index_sequence_for<P...>()); }
+    static constexpr int pointers = (std::is_pointer_v<P> + ...);
+    static constexpr long long size = ((std::is_pointer_v<P> ? 0 : (long long)sizeof(P)) + ...);
 };
+
+template <auto kernel> struct Registered {
+    Registered(const char *name, int threads) {
+        entries()[name] = {Call<kernel>::call, threads, Call<kernel>::pointers, Call<kernel>::size};
+    }
+};
+constexpr int first(int threads, int = 0) { return threads; }
 }  // namespace shim
 
-extern "C" int shim_launch(const char *name, long long blocks, int threads, long long shared_bytes,
-                           const long long *args, int count, unsigned long long seed) {
-    shim::arguments = args;
-#define TRY(kernel, block)                                       \
-    if (std::strcmp(name, #kernel) == 0) {                       \
-        shim::body = shim::Call<kernel>::call;                   \
-        if (count != shim::Call<kernel>::count) return -2;       \
-        if (threads != block) return -2;                         \
-        return shim::run(blocks, threads, shared_bytes, seed);   \
-    }
-    TRY(direct, THREADS)
-    TRY(direct4, THREADS)
-    TRY(direct8, THREADS)
-    TRY(direct16, THREADS)
-    TRY(extend, THREADS)
-    TRY(gather, THREADS)
-    TRY(pack, THREADS)
-    TRY(unpack, THREADS)
-    TRY(reduce, THREADS)
-#if CONVT1D_TYPE == 0
-    TRY(fused128_float32, FUSED_THREADS)
-    TRY(fused64_float32, FUSED_THREADS)
-    TRY(fused128_tf32, FUSED_THREADS)
-    TRY(fused64_tf32, FUSED_THREADS)
-    TRY(fused128_3xtf32, FUSED_THREADS)
-    TRY(fused64_3xtf32, FUSED_THREADS)
-#elif CONVT1D_TYPE == 2 || CONVT1D_TYPE == 3
-    TRY(fused128, FUSED_THREADS)
-    TRY(fused64, FUSED_THREADS)
+#define ENTRY(name, bounds, parameters)                                         \
+    extern "C" void name parameters;                                            \
+    static shim::Registered<name> name##_registered(#name, shim::first bounds); \
+    extern "C" void name parameters
+
+#include KERNELS
+#ifdef LAYOUT  // assertions about the parameter structs
+#include LAYOUT
 #endif
-    return -1;
+
+// -1: no such kernel; -2: launched with other arguments than it takes; else as shim::run
+extern "C" int shim_launch(const char *name, long long blocks, int threads, long long shared_bytes,
+                           const long long *pointers, int count, const void *params, long long size,
+                           unsigned long long seed) {
+    auto found = shim::entries().find(name);
+    if (found == shim::entries().end()) return -1;
+    const shim::Entry &entry = found->second;
+    if (count != entry.pointers || size != entry.size || threads != entry.threads) return -2;
+    shim::body = entry.call;
+    shim::arguments = {pointers, params};
+    return shim::run(blocks, threads, shared_bytes, seed);
 }
 
 // an overflow: the tests make sure that they would see one

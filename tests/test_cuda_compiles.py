@@ -14,12 +14,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cuda_fake
 import pytest
 
-from convt1d.cuda import launch
+from convt1d.cuda import backend
 
 ARCHITECTURES = (75, 80, 86, 89, 90, 100, 120)
-KERNELS = {"direct", "direct4", "direct8", "direct16", "extend", "gather", "pack", "unpack", "reduce"}
+KERNELS = {"direct", "direct4", "direct8", "direct16", "extend", "interleave", "pack", "unpack", "reduce"}
 FUSED = {
     "float32": {f"fused{rows}_{precision}" for rows in (64, 128) for precision in ("float32", "tf32", "3xtf32")},
     "float16": {"fused64", "fused128"},
@@ -45,9 +46,14 @@ def find_nvrtc():
     return None
 
 
+def text():
+    """The source, with assertions that the parameter structs lie as the host's do."""
+    return backend.source() + cuda_fake.layout_assertions()
+
+
 def with_nvcc(nvcc, folder, number, architecture):
     source = folder / "source.cu"
-    source.write_text(launch.source(), encoding="utf-8")
+    source.write_text(text(), encoding="utf-8")
     run = subprocess.run(
         [
             *(nvcc, "-cubin", *OPTIONS, "-Xptxas", "-v", f"-arch=sm_{architecture}", f"-DCONVT1D_TYPE={number}"),
@@ -71,8 +77,7 @@ def load_nvrtc(path):
 def with_nvrtc(path, folder, number, architecture):
     nvrtc = load_nvrtc(path)
     program = ctypes.c_void_p()
-    text = launch.source().encode()
-    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text, b"source.cu", 0, None, None) == 0
+    assert nvrtc.nvrtcCreateProgram(ctypes.byref(program), text().encode(), b"source.cu", 0, None, None) == 0
     options = [*OPTIONS, "--ptxas-options=-v", f"-arch=sm_{architecture}", f"-DCONVT1D_TYPE={number}"]
     status = nvrtc.nvrtcCompileProgram(
         program, len(options), (ctypes.c_char_p * len(options))(*map(str.encode, options))
@@ -98,7 +103,7 @@ def compiled(tmp_path_factory):
 
 
 def expected(number):
-    return KERNELS | FUSED.get(launch.TYPES[number], set())
+    return KERNELS | FUSED.get(backend.TYPES[number], set())
 
 
 def resources(log):
@@ -113,14 +118,16 @@ def resources(log):
 # float32 on the oldest, a middle and the newest, the widest type and one of software conversions on the oldest; of the
 # others, which take some minutes, each type on the newest, or with CONVT1D_FULL=1 all.
 FULL = os.environ.get("CONVT1D_FULL") == "1"
-PAIRS = [(number, architecture) for number in range(len(launch.TYPES)) for architecture in ARCHITECTURES]
+PAIRS = [(number, architecture) for number in range(len(backend.TYPES)) for architecture in ARCHITECTURES]
 QUICK = [*((0, architecture) for architecture in ARCHITECTURES[::3]), (3, ARCHITECTURES[0]), (5, ARCHITECTURES[0])]
 
 
 @pytest.mark.parametrize(
     ("number", "architecture"),
     [
-        pytest.param(*pair, marks=() if pair in QUICK else pytest.mark.slow, id=f"{launch.TYPES[pair[0]]}-sm_{pair[1]}")
+        pytest.param(
+            *pair, marks=() if pair in QUICK else pytest.mark.slow, id=f"{backend.TYPES[pair[0]]}-sm_{pair[1]}"
+        )
         for pair in PAIRS
         if FULL or pair in QUICK or pair[1] == ARCHITECTURES[-1]
     ],

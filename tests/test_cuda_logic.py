@@ -7,6 +7,9 @@ test_cuda_compiles.py's matter; speed, memory and races on a GPU are test_cuda_g
 
 import functools
 import itertools
+import json
+import pathlib
+import re
 import subprocess
 import sys
 import types
@@ -19,13 +22,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import convt1d
-from convt1d import arrays, dispatch, geometry
-from convt1d.cuda import PRECISIONS, interchange, launch
+from convt1d import arrays, geometry
+from convt1d.cuda import PRECISIONS, backend, interchange, policy, tuning
+from convt1d.cuda.kernels import columns, direct, fused, rows
+from convt1d.cuda.operator import DeviceOperator
+from convt1d.cuda.problem import Call, Problem
+from convt1d.cuda.program import BATCH, THREADS, Launch, Product, program
 
 pytestmark = pytest.mark.skipif(cuda_fake.compiler() is None, reason="g++ is missing: it compiles the kernels here")
 
 DTYPES = cuda_fake.DTYPES
-KERNELS = (None, *dispatch.CUDA_KERNELS)
+NAMES = [kernel.NAME for kernel in reversed(policy.KERNELS)]
+KERNELS = (None, *NAMES)
 SMALL = 6000  # bytes of workspace: pieces of a few columns
 
 
@@ -64,7 +72,7 @@ def device_operator(weight, bias, given):
     names = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
     c_in, per_group, kernel_size = weight.shape
     checked = geometry.check(c_in, per_group * given["groups"], kernel_size, *(given[name] for name in names))
-    return launch.DeviceOperator(checked, weight, bias)
+    return DeviceOperator(checked, weight, bias)
 
 
 def compute(fake, x, weight, bias, given, **options):
@@ -103,7 +111,7 @@ def test_vectors(fake, cases, monkeypatch, kernel, workspace):
     if workspace == SMALL and kernel == "columns":
         assert "extend" in used
     if kernel is None:
-        assert used >= {"direct4", "direct8", "direct16", "gather", "product"}
+        assert used >= {"direct4", "direct8", "direct16", "interleave", "product"}
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -175,7 +183,7 @@ def test_large(fake, monkeypatch, name, mode):
 
 
 @pytest.mark.parametrize("name", DTYPES)
-@pytest.mark.parametrize("kernel", dispatch.CUDA_KERNELS)
+@pytest.mark.parametrize("kernel", NAMES)
 def test_order_of_threads_and_blocks_does_not_matter(fake, monkeypatch, kernel, name):
     """To the last bit: in whatever order they run, no thread reads what another has yet to write."""
     force(monkeypatch, kernel, 60_000)
@@ -229,7 +237,7 @@ def test_close_to_float64(fake, monkeypatch, name):
     expected = convt1d.conv_transpose1d(x.astype(wide), w.astype(wide), b.astype(wide), **given)
     single = {"float64": 1e-13, "complex128": 1e-13}.get(name, 1e-6)
     rounding = {"float16": 2**-11, "bfloat16": 2**-8}.get(name, 0)
-    for kernel in dispatch.CUDA_KERNELS:
+    for kernel in NAMES:
         force(monkeypatch, kernel)
         y = compute(fake, x, w, b, given).astype(wide)
         assert np.all(np.abs(y - expected) <= rounding * np.abs(expected) + single * np.abs(expected).max()), kernel
@@ -258,7 +266,7 @@ def test_half_types_round_as_numpy_does(fake):
             np.testing.assert_array_equal(y.astype(float), bias.astype(dtype).astype(float))
 
 
-@pytest.mark.parametrize("kernel", dispatch.CUDA_KERNELS)
+@pytest.mark.parametrize("kernel", NAMES)
 def test_presentation(fake, monkeypatch, kernel):
     """Unbatched, strided, of another type, misaligned, empty; into `out`."""
     force(monkeypatch, kernel)
@@ -297,16 +305,27 @@ def test_presentation(fake, monkeypatch, kernel):
         (2, 12, 2500, {"stride": 2, "padding": 5}),  # more steps than wait there at a time
     ],
 )
-@pytest.mark.parametrize("blocks", [dispatch.CUDA_BLOCKS, 1])
+@pytest.mark.parametrize("blocks", [tuning.DIRECT_BLOCKS, 1])
 def test_direct_of_single_channels(fake, monkeypatch, channels, kernel_size, length, given, blocks):
     """Also where there are so many rows that a block takes many steps of each."""
-    monkeypatch.setattr(dispatch, "CUDA_BLOCKS", blocks)
+    monkeypatch.setattr(tuning, "DIRECT_BLOCKS", blocks)
     given = PLAIN | given | {"groups": channels}
     x, w, b = integers((2, channels, channels, kernel_size, length), channels)
     expected = convt1d.conv_transpose1d(x, w, b, **given)
     for fake.seed in range(4):
         np.testing.assert_array_equal(compute(fake, x, w, b, given), expected)
     assert all(kernel.startswith("direct") and kernel != "direct" for kernel in fake.log)
+
+
+def chosen(checked, dtype, precision="float32", length=None, capability=90):
+    """The kernel's name."""
+    return policy.choose(Problem(checked, DTYPES[dtype], precision, length, capability)).NAME
+
+
+def programmed(checked, dtype, kernel, batch, length, precision="float32", capability=90):
+    """The program of a call of the whole output."""
+    problem = Problem(checked, DTYPES[dtype], precision, length, capability)
+    return program(kernel, Call(problem, batch, length, checked.window(length)))
 
 
 # --- the fused kernel ----------------------------------------------------------------------------------------------
@@ -317,8 +336,8 @@ TILES = {
     "times": ((2, 18, 9, 4, 201), {"stride": 2, "padding": 1}),
     "samples": ((9, 17, 5, 5, 31), {"stride": 3, "padding": (4, 1), "padding_mode": "reflect"}),
     "outputs": ((1, 16, 150, 3, 20), {"stride": 2, "output_padding": 1}),
-    "slots": ((2, 3, 2, 300, 9), {"stride": 200, "padding": 77, "padding_mode": "replicate"}),
-    "slots without taps": ((1, 3, 2, 70, 6), {"stride": 150, "padding": 3, "output_padding": 8}),
+    "branches": ((2, 3, 2, 300, 9), {"stride": 200, "padding": 77, "padding_mode": "replicate"}),
+    "branches without taps": ((1, 3, 2, 70, 6), {"stride": 150, "padding": 3, "output_padding": 8}),
     "splits": ((1, 200, 6, 8, 40), {"stride": 4, "padding": 2, "padding_mode": "circular"}),
     "splits of two": ((1, 90, 1, 300, 5), {"stride": 140}),
     "groups": ((2, 66, 69, 6, 40), {"groups": 3, "stride": 2, "padding": (5, 2)}),
@@ -475,47 +494,52 @@ def test_weights_are_rounded_to_tf32():
     rng = np.random.default_rng(0)
     values = rng.standard_normal(1000).astype(np.float32) * np.float32(10) ** rng.integers(-30, 30, 1000)
     values = np.concatenate([values, [0, 1 + 2**-11, -1 - 2**-11, 1 + 2**-11 - 2**-23, np.inf, -np.inf]]).astype("f4")
-    rounded = launch._tf32(values.view(np.uint32)).view(np.float32)
+    rounded = fused.rounded_to_tf32(values.view(np.uint32)).view(np.float32)
     mantissa, exponent = np.frexp(values.astype(float))
     expected = np.where(
         np.isfinite(values), np.ldexp(np.trunc(mantissa * 2**11 + np.copysign(0.5, values)), exponent - 11), values
     )
     np.testing.assert_array_equal(rounded, expected)
     nan = np.array([0x7F800001, 0xFF800001, 0x7FFFFFFF, 0x7FC00000, 0xFFFFFFFF], np.uint32)
-    assert np.isnan(launch._tf32(nan).view(np.float32)).all()
-    assert launch._tf32(np.array([0x7F7FFFFF], np.uint32)) == 0x7F800000  # beyond the largest
+    assert np.isnan(fused.rounded_to_tf32(nan).view(np.float32)).all()
+    assert fused.rounded_to_tf32(np.array([0x7F7FFFFF], np.uint32)) == 0x7F800000  # beyond the largest
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 8, 10, 63, 64, 65, 100, 128, 129, 256, 1000])
 @pytest.mark.parametrize("outputs", [1, 5, 64, 100])
 def test_rows_of_the_fused_kernel(stride, outputs):
-    """Each output channel and slot has one row in one tile, with its number of taps."""
+    """Each output channel and branch has one row in one tile, with its number of taps."""
     for kernel_size in (1, stride, stride + 1, 2 * stride - 1, 2 * stride, 3 * stride + stride // 2):
         checked = geometry.check(2, 2 * outputs, kernel_size, stride, 0, 0, 2)
-        layout, found = geometry.branches(checked), {}
-        for rows in dispatch.fused_rows(checked):
-            whole = geometry.ceil_div(rows.outputs * rows.full, 16)
-            less = geometry.ceil_div(rows.outputs * (rows.chunk - rows.full), 16)
-            assert 16 * (whole + less) <= rows.tile
-            assert rows.full == rows.chunk or rows.chunk == rows.slots == stride
-            for o0 in range(0, outputs, rows.outputs):
-                for r0 in range(0, rows.slots, rows.chunk):
-                    for o in range(o0, min(o0 + rows.outputs, outputs)):
-                        for r in range(r0, min(r0 + rows.chunk, rows.slots)):
-                            assert (o, rows.slot0 + r) not in found
-                            found[o, rows.slot0 + r] = rows.taps - (r - r0 >= rows.full)
-        taps = {(o, r): layout.taps_of(r) if r < layout.count else 0 for o in range(outputs) for r in range(stride)}
+        branches, found = geometry.branches(checked), {}
+        for part in fused.rows_of(checked):
+            whole = geometry.ceil_div(part.outputs * part.long, 16)
+            less = geometry.ceil_div(part.outputs * (part.chunk - part.long), 16)
+            assert 16 * (whole + less) <= part.tile
+            assert part.long == part.chunk or part.chunk == part.branches == stride
+            for o0 in range(0, outputs, part.outputs):
+                for r0 in range(0, part.branches, part.chunk):
+                    for o in range(o0, min(o0 + part.outputs, outputs)):
+                        for r in range(r0, min(r0 + part.chunk, part.branches)):
+                            assert (o, part.branch0 + r) not in found
+                            found[o, part.branch0 + r] = part.taps - (r - r0 >= part.long)
+        taps = {(o, r): branches.taps_of(r) if r < branches.count else 0 for o in range(outputs) for r in range(stride)}
         assert found == taps
 
 
 def test_splits_of_the_fused_kernel(monkeypatch):
     """Where tiles alone leave most of a GPU idle, and no further than steps and workspace go."""
-    assert dispatch.fused_splits(133, 64, 2, 1000) == 1
-    assert dispatch.fused_splits(32, 32, 2, 1000) == 8
-    assert dispatch.fused_splits(1, 4, 2, 1000) == 1
-    assert dispatch.fused_splits(1, 64, 2, 1000) == 16
+
+    def splits(tiles, channel_blocks):
+        checked = geometry.check(channel_blocks * fused.STEP_CHANNELS, 1, 4, 2)  # two taps to a branch
+        return fused.splits_of(Problem(checked, DTYPES["float32"]), tiles, 1000)
+
+    assert splits(133, 64) == 1
+    assert splits(32, 32) == 8
+    assert splits(1, 4) == 1
+    assert splits(1, 64) == 16
     monkeypatch.setenv("CONVT1D_CUDA_WORKSPACE", "3500")
-    assert dispatch.fused_splits(1, 64, 2, 1000) == 3
+    assert splits(1, 64) == 3
 
 
 def test_shared_memory_of_the_fused_kernel():
@@ -524,10 +548,7 @@ def test_shared_memory_of_the_fused_kernel():
     for capability, there in kib.items():
         for c_out, kernel_size, stride in ((1, 2, 1), (64, 4, 2), (300, 33, 1), (16, 1, 1), (8, 16, 8), (1, 999, 300)):
             checked = geometry.check(16, c_out, kernel_size, stride)
-            program = launch.program(
-                checked, DTYPES["float32"], "fused", 1, 500, checked.window(500), "tf32", capability
-            )
-            for step in program.steps:
+            for step in programmed(checked, "float32", fused, 1, 500, "tf32", capability).steps:
                 at_once = 1 if capability == 75 else 2
                 assert at_once * (step.shared + 1024 + 32) <= there * 1024  # a block takes a KiB for itself
 
@@ -536,10 +557,10 @@ def test_fused_kernel_beyond_32_bits(fake):
     """Blocks of eight billion samples: each has its place, although nothing can hold them."""
     checked = geometry.check(16, 2, 4, 2, 1)
     length = 2**32
-    program = launch.program(checked, DTYPES["float32"], "fused", 1, length, checked.window(length))
-    (step,) = program.steps
-    assert step.blocks == geometry.ceil_div(length + 2, dispatch.CUDA_FUSED_COLUMNS)
-    assert (program.work, step.args[-1]) == (0, step.blocks)
+    made = programmed(checked, "float32", fused, 1, length)
+    (step,) = made.steps
+    assert step.blocks == geometry.ceil_div(length + 2, fused.COLUMNS)
+    assert (made.work, step.params["blocks"]) == (0, step.blocks)
 
 
 # --- choice and cutting: pure functions ----------------------------------------------------------------------------
@@ -572,7 +593,7 @@ LAYERS = {
     ],
 )
 def test_choice(name, dtype, kernel):
-    assert dispatch.choose_cuda_kernel(geometry.check(*LAYERS[name]), DTYPES[dtype]) == kernel
+    assert chosen(geometry.check(*LAYERS[name]), dtype) == kernel
 
 
 @pytest.mark.parametrize(
@@ -592,8 +613,7 @@ def test_choice(name, dtype, kernel):
     ],
 )
 def test_choice_by_precision(name, kind, kernel):
-    dtype = DTYPES.get(kind, DTYPES["float32"])
-    choose = functools.partial(dispatch.choose_cuda_kernel, geometry.check(*LAYERS[name]), dtype)
+    choose = functools.partial(chosen, geometry.check(*LAYERS[name]), kind if kind in DTYPES else "float32")
     precision = kind if kind in PRECISIONS else "float32"
     assert choose(precision) == kernel
     assert choose(precision, 8) != "fused"  # too short for its tiles
@@ -604,11 +624,49 @@ def test_choice_by_precision(name, kind, kernel):
         assert choose(precision, capability=80) == ("columns" if name == "dilated" else "fused")
 
 
-@pytest.mark.parametrize("kernel", dispatch.CUDA_KERNELS)
+GOLDEN = json.loads((pathlib.Path(__file__).parent / "data" / "cuda_choices.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("layer", "runs"), GOLDEN["choices"], ids=["-".join(map(str, layer)) for layer, _ in GOLDEN["choices"]]
+)
+def test_choices_are_those_of_the_table(monkeypatch, layer, runs):
+    """What commit cb31509 chose, for every kind, length, architecture and setting."""
+    *sizes, groups, dilation = layer
+    checked = geometry.check(*sizes, 0, 0, groups, dilation)
+    expected = "".join(kernel * int(times or 1) for kernel, times in re.findall(r"([a-z])(\d*)", runs))
+    found = ""
+    for forced, workspace, kind, capability, length in itertools.product(*GOLDEN["axes"].values()):
+        force(monkeypatch, forced, workspace)
+        dtype, precision = ("float32", kind) if kind in PRECISIONS else (kind, "float32")
+        found += chosen(checked, dtype, precision, length, capability)[0]
+    assert found == expected
+
+
+def test_refusals_are_said_in_words(monkeypatch):
+    """Of every kernel that comes before the chosen one."""
+    force(monkeypatch)
+    refusals = {name: policy.refusals(Problem(geometry.check(*LAYERS[name]), DTYPES["float32"])) for name in LAYERS}
+    assert refusals["hifigan_up4"] == {}
+    assert refusals["hifigan_up1"] == {
+        "fused": "410 flops per byte of x and y are more than 160: cuBLAS multiplies faster"
+    }
+    assert refusals["dilated"] == dict.fromkeys(("fused", "rows"), "the dilation is 2, not 1")
+    assert set(refusals["bigvgan"]) == set(refusals["long kernel"]) == {"fused", "rows", "columns"}
+    assert "one input channel" in refusals["bigvgan"]["columns"]
+    assert "workspace" in refusals["long kernel"]["columns"]
+    force(monkeypatch, "columns")
+    assert policy.refusals(Problem(geometry.check(*LAYERS["hifigan_up4"]), DTYPES["float32"])) == {
+        "fused": "another one is forced",
+        "rows": "1280 bytes are moved for an input sample, by columns 1280",
+    }
+
+
+@pytest.mark.parametrize("kernel", NAMES)
 def test_forced_choice(monkeypatch, kernel):
     """Where it can be used; `rows` and `fused` know no dilation, and columns of a long kernel would be too many."""
     force(monkeypatch, kernel)
-    choose = functools.partial(dispatch.choose_cuda_kernel, dtype=DTYPES["float32"])
+    choose = functools.partial(chosen, dtype="float32")
     assert choose(geometry.check(*LAYERS["hifigan_up1"])) == kernel
     assert choose(geometry.check(*LAYERS["dilated"])) == ("direct" if kernel == "direct" else "columns")
     assert choose(geometry.check(*LAYERS["long kernel"])) == "direct"
@@ -621,7 +679,7 @@ def test_forced_choice(monkeypatch, kernel):
 def test_bad_settings_are_refused(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
-        dispatch.choose_cuda_kernel(geometry.check(2, 2, 2), DTYPES["float32"])
+        chosen(geometry.check(2, 2, 2), "float32")
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -630,45 +688,44 @@ def test_bad_settings_are_refused(monkeypatch, name, value):
 @pytest.mark.parametrize("mode", ["zeros", "circular"])
 def test_workspace_stays_under_its_bound(monkeypatch, name, dtype, batch, length, mode):
     checked = geometry.check(*(*LAYERS[name], *(1, 0, 0, 1, 1)[len(LAYERS[name]) - 3 :]), mode)
-    window = checked.window(length)
-    for kernel in dispatch.CUDA_KERNELS:
+    for kernel in NAMES:
         force(monkeypatch, kernel, None if length < 10**7 else 2**32)  # few pieces
-        chosen = dispatch.choose_cuda_kernel(checked, DTYPES[dtype])
-        program = launch.program(checked, DTYPES[dtype], chosen, batch, length, window)
+        problem = Problem(checked, DTYPES[dtype])
+        made = programmed(checked, dtype, policy.choose(problem), batch, length)
         # a signal's stretch is beside the columns, and smaller where there is more than one output channel
-        assert program.work <= 2 * dispatch.cuda_workspace() + 10**6
-        for step in program.steps:
-            if isinstance(step, launch.Product):
-                assert 1 <= step.batch <= dispatch.CUDA_BATCH
+        assert made.work <= 2 * problem.workspace + 10**6
+        for step in made.steps:
+            if isinstance(step, Product):
+                assert 1 <= step.batch <= BATCH
                 assert max(step.m, step.n, step.k, step.lda, step.ldb, step.ldc) < 2**31
 
 
 def test_more_samples_than_a_product_takes():
-    checked = geometry.check(2, 2, 3)
-    program = launch.program(checked, DTYPES["float32"], "columns", 70_000, 2, checked.window(2))
-    products = [step for step in program.steps if isinstance(step, launch.Product)]
-    assert max(step.batch for step in products) == dispatch.CUDA_BATCH
+    made = programmed(geometry.check(2, 2, 3), "float32", columns, 70_000, 2)
+    products = [step for step in made.steps if isinstance(step, Product)]
+    assert max(step.batch for step in products) == BATCH
     assert sum(step.batch for step in products) == 70_000
 
 
 def test_offsets_beyond_32_bits(monkeypatch):
     """Four billion samples: addresses, positions and blocks are what they should be, although nothing can hold them."""
-    checked = geometry.check(2, 2, 4, 2, 1)
     force(monkeypatch, "columns", 2**34)
     length = 2**32
-    program = launch.program(checked, DTYPES["float32"], "columns", 1, length, checked.window(length))
-    gathers = [step.args for step in program.steps if isinstance(step, launch.Launch) and step.kernel == "gather"]
-    stretches = [step.args for step in program.steps if isinstance(step, launch.Launch) and step.kernel == "extend"]
-    assert len(stretches) == len(gathers) > 1  # too long a row for cuBLAS to step over: copied
-    u0, u1 = np.array([(args[24], args[25]) for args in gathers]).T
+    made = programmed(geometry.check(2, 2, 4, 2, 1), "float32", columns, 1, length)
+    params = {
+        name: [step.params[0] for step in made.steps if isinstance(step, Launch) and step.kernel == name]
+        for name in ("interleave", "extend")
+    }
+    assert len(params["extend"]) == len(params["interleave"]) > 1  # too long a row for cuBLAS to step over: copied
+    u0, u1 = np.array([(each["part"]["u0"], each["part"]["u1"]) for each in params["interleave"]]).T
     assert (u0[0], u1[-1]) == (1, 1 + 2 * length)
     np.testing.assert_array_equal(u0[1:], u1[:-1])
-    assert stretches[-1][4] > 2**31  # its first position
+    assert params["extend"][-1]["first"] > 2**31
 
 
 def test_spans_are_long_where_blocks_are_enough():
-    assert dispatch.cuda_span(16 * 512, 2048, 128) == 128 * 32
-    assert dispatch.cuda_span(1, 1000, 128) == 128
+    assert direct.span_of(16 * 512, 2048, 128) == 128 * 32
+    assert direct.span_of(1, 1000, 128) == 128
 
 
 # --- the package with such arrays: what CuPy would be asked ---------------------------------------------------------
@@ -810,7 +867,7 @@ def test_capture(device, monkeypatch):
 
 def test_blas_types():
     """cudaDataType of values and sums, and cublasComputeType_t: TF32 only where it was asked for."""
-    strict = {name: launch._blas_types(dtype, False)[:3] for name, dtype in DTYPES.items()}
+    strict = {name: backend._blas_types(dtype, False)[:3] for name, dtype in DTYPES.items()}
     assert strict == {
         "float32": (0, 0, 68),
         "float64": (1, 1, 70),
@@ -819,7 +876,7 @@ def test_blas_types():
         "complex64": (4, 4, 68),
         "complex128": (5, 5, 70),
     }
-    fast = {name: launch._blas_types(dtype, True)[:3] for name, dtype in DTYPES.items()}
+    fast = {name: backend._blas_types(dtype, True)[:3] for name, dtype in DTYPES.items()}
     assert {name for name in strict if strict[name] != fast[name]} == {"float32", "complex64"}
     assert {fast[name][2] for name in ("float32", "complex64")} == {77}
 
@@ -1036,20 +1093,35 @@ def test_missing_device(monkeypatch, device):
 
 
 def test_constants_are_those_of_the_source():
-    for line in (f"TILE {launch.TILE} ", f"SIDE {launch.SIDE} ", f"TIMES {launch.TIMES} "):
-        assert f"#define {line}" in launch.source()
-    assert f"#define THREADS {dispatch.CUDA_THREADS} " in launch.source()
+    """What stands in Python and in a .cu file."""
+    source = backend.source()
     for line in (
-        f"STEP_CHANNELS {dispatch.CUDA_FUSED_CHANNELS}\n",
-        f"COLUMNS {dispatch.CUDA_FUSED_COLUMNS} ",
-        f"MOST_REACH {dispatch.CUDA_FUSED_TAPS - 1} ",
-        f"FUSED_THREADS {launch.FUSED_THREADS}\n",
+        f"THREADS {THREADS} ",
+        f"TILE {columns.TILE} ",
+        f"SIDE {rows.SIDE} ",
+        f"TIMES {rows.TIMES} ",
+        f"STEP_CHANNELS {fused.STEP_CHANNELS}\n",
+        f"COLUMNS {fused.COLUMNS} ",
+        f"MOST_REACH {fused.TAPS - 1} ",
+        f"FUSED_THREADS {fused.FUSED_THREADS}\n",
     ):
-        assert f"#define {line}" in launch.source()
-    assert "enum Mode { ZEROS, REFLECT, REPLICATE, CIRCULAR };" in launch.source()
-    assert [mode.upper() for mode in launch.MODES] == ["ZEROS", "REFLECT", "REPLICATE", "CIRCULAR"]
-    for capacity in dispatch.CUDA_CAPACITIES:
-        assert f"DIRECT(direct{capacity}, {capacity})" in launch.source()
+        assert f"#define {line}" in source
+    for margin in fused.MARGINS.values():
+        assert f"static const int MARGIN = {margin};" in source
+    assert f"enum Mode {{ {', '.join(geometry.PADDING_MODES).upper()} }};" in source
+    for capacity in direct.CAPACITIES:
+        assert f"DIRECT(direct{capacity}, {capacity})" in source
+
+
+def test_parameter_structs():
+    """Small, and laid out as those of the .cu files: cuda_fake.build compiles the assertions with each source."""
+    structs = cuda_fake.parameter_structs()
+    assert {"Direct", "Extend", "Interleave", "Pack", "Unpack", "Fused", "Reduce", "Branches", "Signal"} <= set(structs)
+    for name, struct in structs.items():
+        assert len(struct._fields) <= 16
+        assert f"struct {name} {{" in backend.source()
+    assertions = cuda_fake.layout_assertions()
+    assert "static_assert(__builtin_offsetof(Interleave, part) == " in assertions
 
 
 def test_borrowing_leaves_cupy_arrays_alone(device):

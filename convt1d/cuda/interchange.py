@@ -9,10 +9,12 @@ import sys
 import numpy as np
 
 from .. import arrays
-from . import is_cupy, is_device_array, is_torch, launch
+from . import backend as backends
+from . import is_cupy, is_device_array, is_torch
+from .operator import DeviceOperator
 
 
-def run(operator: launch.DeviceOperator, x, output_size, out, precision):
+def run(operator: DeviceOperator, x, output_size, out, precision):
     """`operator` on x's device: on torch's current stream if x is a tensor, on CuPy's if it is an array."""
     if out is not None and (not is_device_array(out) or is_torch(out) != is_torch(x)):
         raise TypeError(f"out must be an array like x, {_described(x)} on cuda:{device_of(x)}, got {_described(out)}")
@@ -61,7 +63,7 @@ def as_shaped(name, value, shape):
 @contextlib.contextmanager
 def on_stream_of(x):
     """Device and stream of x made current; yields the backend."""
-    backend = launch.backend_for(device_of(x))
+    backend = backends.backend_for(device_of(x))
     cupy = backend.xp
     with cupy.cuda.Device(backend.device):
         if not is_torch(x):
@@ -85,7 +87,7 @@ def borrow(name, value):
     if value.requires_grad and torch.is_grad_enabled():
         raise TypeError(f"{name} requires a gradient, which this call would lose: use torch.no_grad() or detach() it")
     tensor = value.detach().resolve_conj().resolve_neg()
-    cupy = launch.import_cupy()
+    cupy = backends.import_cupy()
     if tensor.dtype == torch.bfloat16:  # CuPy takes none through DLPack
         return cupy.from_dlpack(tensor.view(torch.int16)).view(_bfloat16())
     return cupy.from_dlpack(tensor)

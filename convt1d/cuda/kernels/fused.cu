@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 /* fused: the whole operator in one kernel, an implicit matrix product (dilation 1; float32 and the half types).
 
-Follows kernels.cu in the same module: launch.py joins the two. With taps k = r + stride * j of phase r,
+With dilation 1 phase r is polyphase branch r, which has no taps if r >= kernel. With its taps k = r + stride * j,
 
     y~[o, stride * q + r] = sum over j, c of  weight[c, o, r + stride * j] * x~[c, q - j]
 
@@ -20,7 +20,7 @@ is a product of rows (o, r) by times q, whose inner size runs over channels c an
               (zeros in its place would turn a NaN or inf of x into more NaN than the definition has)
 
 Slabs and the weights of each step go through rings in shared memory, copied `stages` - 1 steps ahead. The weights lie
-in the order in which lanes hold them (launch.arranged): of 16 rows and 8 channels (half types 16), lane 4 * g + k has
+in the order in which lanes hold them (fused.py, arranged): of 16 rows and 8 channels (half types 16), lane 4 * g + k has
 
     rows        g, g + 8, g, g + 8           one word each, 16 bytes together
     channels    k, k, k + 4, k + 4           half types, two to a word: 4k and 4k + 1, same, 4k + 2 and 4k + 3, same
@@ -30,6 +30,51 @@ memory in the order of the output, and leaves in pieces of 16 bytes.
 
 With `splits` > 1, blocks share the channels of a tile; their sums go to the workspace, and `reduce` adds them up.
 */
+
+// ---- parameters, see fused.py --------------------------------------------------------------------------------------
+
+// The rows of a launch's tiles, pairs of output channel and branch.
+struct FusedRows {
+    Int taps;                // of a long branch
+    Int branch0, branches;   // the launch's: the first, how many
+    Int chunk;               // branches of an output in one tile
+    Int long_count;          // the first so many of them are long, the others have one tap less
+    Int per_long, per_rest;  // row * per_long >> 16 is row / long_count, and the same of the others
+    Int most;                // outputs of a tile
+};
+
+// The shared memory of a block.
+struct FusedRings {
+    Int width;   // columns of a slab
+    Int pitch;   // elements from one of its rows to the next
+    Int stages;  // of the ring of weights
+    Int slabs;   // of the ring of slabs
+    Int staged;  // columns that are staged on their way out at a time
+};
+
+struct Fused {
+    Signal signal;
+    Int channels, outputs;        // of a group
+    Int groups, samples, stride;
+    FusedRows rows;
+    FusedRings rings;
+    Int each, q_first;            // columns of a sample; the first step
+    Output output;
+    Int row_tiles, column_tiles;
+    Int splits;                   // of the inner size
+    Int by_rows;                  // whether tiles of the same columns follow one another
+    Int blocks;
+};
+
+// Of `reduce`.
+struct Reduce {
+    Int splits, rows;  // rows: samples x channels
+    Output output;
+    Int pieces;        // blocks to a row
+    Int blocks;
+};
+
+// ---- instructions ----------------------------------------------------------------------------------------------------
 
 #define STEP_CHANNELS 16
 #define COLUMNS 128     // of a tile
@@ -92,7 +137,7 @@ __device__ __forceinline__ void mma(float, float (&d)[4], const unsigned (&a)[4]
         : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
         : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 #else
-    __trap();  // dispatch.py knows better
+    __trap();  // never chosen there, see fused.py
 #endif
 }
 __device__ __forceinline__ void mma(Half, float (&d)[4], const unsigned (&a)[4], unsigned b0, unsigned b1) {
@@ -118,17 +163,16 @@ __device__ __forceinline__ void mma(BFloat16, float (&d)[4], const unsigned (&a)
 }
 #endif  // __CUDACC__
 
-/* Sums of split tiles (splits, rows, positions), rows: samples x channels. Added in the order of the splits. */
-KERNEL reduce(const A *__restrict__ sums, const A *__restrict__ bias, T *__restrict__ y, Int splits, Int rows,
-              Int out_channels, Int positions, Int pieces, Int blocks) {
-    EACH_BLOCK(b, blocks) {
-        Pair p = divide(b, pieces);
-        Int j = p.rest * THREADS + threadIdx.x;
+// Sums of split tiles (splits, rows, positions), added in the order of the splits.
+ENTRY(reduce, (THREADS),
+      (const A *__restrict__ sums, const A *__restrict__ bias, T *__restrict__ y, const Reduce p)) {
+    EACH_BLOCK(b, p.blocks) {
+        Pair of_row = divide(b, p.pieces);
+        Int row = of_row.quotient, positions = p.output.positions, j = of_row.rest * THREADS + threadIdx.x;
         if (j >= positions) continue;
         A sum = A(0);
-        for (Int s = 0; s < splits; s++) sum = plus(sum, sums[(s * rows + p.quotient) * positions + j]);
-        store(y + p.quotient * positions + j,
-              plus(sum, bias ? bias[divide(p.quotient, out_channels).rest] : A(0)));
+        for (Int s = 0; s < p.splits; s++) sum = plus(sum, sums[(s * p.rows + row) * positions + j]);
+        store(y + row * positions + j, plus(sum, bias ? bias[divide(row, p.output.channels).rest] : A(0)));
     }
 }
 
@@ -140,16 +184,17 @@ struct __align__(8) Pair32 { unsigned words[2]; };
 // ---- the slab: from the signal to shared memory -------------------------------------------------------------------
 
 // What all columns have in common.
-struct Signal {
+struct Columns {
     const T *x;  // the group's first channel of sample 0
-    Int length, mode, each, samples, sample_step, first;
+    Signal signal;
+    Int each, samples, sample_step, first;
 
     // The sample at column f of channel 0; null for zeros.
     __device__ __forceinline__ const T *at(Int f) const {
         if (f < 0) return nullptr;
         Pair p = divide(f, each);
         if (p.quotient >= samples) return nullptr;
-        Int i = source(first + p.rest, length, mode);
+        Int i = source(first + p.rest, signal);
         return i < 0 ? nullptr : x + (p.quotient * sample_step + i);
     }
     // The same where `width` columns from f on lie side by side in one sample, with `margin` more on both sides; else
@@ -158,7 +203,7 @@ struct Signal {
         if (f < 0) return nullptr;
         Pair p = divide(f, each);
         Int i = first + p.rest;
-        bool inside = p.quotient < samples && p.rest + width <= each && i >= margin && i + width + margin <= length;
+        bool inside = p.quotient < samples && p.rest + width <= each && i >= margin && i + width + margin <= signal.length;
         return inside ? x + (p.quotient * sample_step + i) : nullptr;
     }
 };
@@ -176,22 +221,22 @@ struct Slab {
     bool together;
     int phase, step;              // where rows begin, in elements behind a boundary; the same of the next channel
 
-    __device__ __forceinline__ void aim(const Signal &signal, Int f, int width) {
-        at[0] = signal.run(f, width, MARGIN);
+    __device__ __forceinline__ void aim(const Columns &columns, Int f, int width) {
+        at[0] = columns.run(f, width, MARGIN);
         together = at[0] != nullptr;
         phase = (int)((unsigned long long)at[0] / sizeof(T) & 3);
-        step = together ? (int)(signal.length & 3) : 0;
+        step = together ? (int)(columns.signal.length & 3) : 0;
         if (together) return;
 #pragma unroll
         for (int i = 0; i < TURNS; i++) {
             int column = i * FUSED_THREADS + threadIdx.x;
-            at[i] = column < width ? signal.at(f + column) : nullptr;
+            at[i] = column < width ? columns.at(f + column) : nullptr;
         }
     }
     // Of all channels c, c + 4, c + 8, ...
     __device__ __forceinline__ int skew(int c) const { return (phase + c * step) & 3; }
 
-    __device__ __forceinline__ void begin(unsigned *slab, const Signal &signal, int width, int pitch, int channel,
+    __device__ __forceinline__ void begin(unsigned *slab, const Columns &columns, int width, int pitch, int channel,
                                           int channels) {
         int left = channels - channel;
         if (together) {  // some threads to a row; zeros for channels that are none, which aim at the first
@@ -199,7 +244,7 @@ struct Slab {
             int row = threadIdx.x / side, piece = threadIdx.x % side, pieces = (width + MARGIN) / 4;
             bool valid = row < left;
             int c = valid ? row : 0;
-            const T *from = at[0] + (channel + c) * signal.length + (4 * piece - skew(c));
+            const T *from = at[0] + (channel + c) * columns.signal.length + (4 * piece - skew(c));
             unsigned *to = slab + row * pitch + 4 * piece;
 #pragma unroll
             for (int i = 0; i < COLUMNS / 4; i += side) copy_piece(to + 4 * i, from + 4 * i, valid);
@@ -209,8 +254,8 @@ struct Slab {
 #pragma unroll
         for (int i = 0; i < TURNS; i++) {
             if (i * FUSED_THREADS + (int)threadIdx.x >= width) break;
-            const T *from = at[i] ? at[i] + channel * signal.length : signal.x;
-            Int step = at[i] ? signal.length : 0;
+            const T *from = at[i] ? at[i] + channel * columns.signal.length : columns.x;
+            Int step = at[i] ? columns.signal.length : 0;
             unsigned *to = slab + i * FUSED_THREADS + threadIdx.x;
 #pragma unroll 1
             for (int c = 0; c < STEP_CHANNELS; c++) {
@@ -219,7 +264,7 @@ struct Slab {
             }
         }
     }
-    __device__ __forceinline__ void finish(const Signal &, int, int) {}
+    __device__ __forceinline__ void finish(const Columns &, int, int) {}
 };
 #else
 /* Columns as rows of STEP_CHANNELS halves, 8 words, whose halves of 4 change places in every other four rows. Through
@@ -237,10 +282,10 @@ struct Slab {
     unsigned *target;
     int target_channel, phase;
 
-    __device__ __forceinline__ void aim(const Signal &signal, Int f, int width) {
+    __device__ __forceinline__ void aim(const Columns &columns, Int f, int width) {
         target = nullptr;
-        bool alike = signal.length % OCTET == 0 && (unsigned long long)signal.x % 16 == 0;  // all rows begin
-        at[0] = alike ? signal.run(f, width, MARGIN) : nullptr;
+        bool alike = columns.signal.length % OCTET == 0 && (unsigned long long)columns.x % 16 == 0;  // all rows begin
+        at[0] = alike ? columns.run(f, width, MARGIN) : nullptr;
         together = at[0] != nullptr;
         phase = (int)((unsigned long long)at[0] / sizeof(T) % OCTET);
         at[0] -= phase;
@@ -248,12 +293,12 @@ struct Slab {
 #pragma unroll
         for (int i = 0; i < TURNS; i++) {
             int item = i * FUSED_THREADS + threadIdx.x, column = item < width ? item : item - width;
-            at[i] = item < 2 * width ? signal.at(f + column) : nullptr;
+            at[i] = item < 2 * width ? columns.at(f + column) : nullptr;
         }
     }
     __device__ __forceinline__ int skew(int) const { return phase; }
 
-    __device__ __forceinline__ void begin(unsigned *slab, const Signal &signal, int width, int, int channel,
+    __device__ __forceinline__ void begin(unsigned *slab, const Columns &columns, int width, int, int channel,
                                           int channels) {
         target = slab;
         target_channel = channel;
@@ -262,18 +307,18 @@ struct Slab {
 #pragma unroll
             for (int i = 0; i < PASSES; i++) {
                 int octet = threadIdx.x / 8 + i * (FUSED_THREADS / 8);
-                const T *from = at[0] + c0 * signal.length + octet * OCTET;
+                const T *from = at[0] + c0 * columns.signal.length + octet * OCTET;
 #pragma unroll
                 for (int c = 0; c < 2; c++) {
                     Piece piece = {{0u, 0u, 0u, 0u}};
-                    if (octet < octets && c0 + c < channels) piece = *(const Piece *)(from + c * signal.length);
+                    if (octet < octets && c0 + c < channels) piece = *(const Piece *)(from + c * columns.signal.length);
 #pragma unroll
                     for (int e = 0; e < 4; e++) held[i][c][e] = piece.words[e];
                 }
             }
         }
     }
-    __device__ __forceinline__ void finish(const Signal &signal, int width, int channels) {
+    __device__ __forceinline__ void finish(const Columns &columns, int width, int channels) {
         if (!target) return;
         if (together) {
             /* Word (column, pair of channels) for each column of an octet. Of the four octets that a warp has, each
@@ -314,12 +359,12 @@ struct Slab {
                 if (turn == i) from = at[turn];
             int c0 = target_channel + (item < width ? 0 : OCTET);
             int left = !from || channels <= c0 ? 0 : channels - c0 < OCTET ? channels - c0 : OCTET;
-            from = left ? from + c0 * signal.length : signal.x;
+            from = left ? from + c0 * columns.signal.length : columns.x;
             unsigned halves[OCTET];
 #pragma unroll
             for (int c = 0; c < OCTET; c++) {
                 halves[c] = c < left ? from->bits : 0u;
-                if (c + 1 < left) from += signal.length;
+                if (c + 1 < left) from += columns.signal.length;
             }
             Piece piece;
 #pragma unroll
@@ -351,7 +396,7 @@ struct Tensor {  // TF32
             for (int i = 0; i < MI; i++) {
                 Piece piece = weights[(k * fragments + i) * 32 + lane];
 #pragma unroll
-                for (int e = 0; e < 4; e++) a[i][e] = piece.words[e];  // rounded already, see launch.arranged
+                for (int e = 0; e < 4; e++) a[i][e] = piece.words[e];  // rounded already, see fused.py
             }
 #pragma unroll
             for (int j = 0; j < NI; j++) {
@@ -497,247 +542,299 @@ template <class O> __device__ __forceinline__ void copy_run(O *__restrict__ out,
 
 // Where a tile lies. In shared memory, as registers are for sums until it is needed.
 struct Place {
-    Int f;               // first column
-    int channel, slot;   // first output channel, slot
-    int outputs, slots;  // that it has
+    Int f;                 // first column
+    int channel, branch;   // first output channel, first branch
+    int outputs, branches; // that it has
     int split;
 };
-struct Tile : Place {
-    int whole, fragments, full;  // fragments of rows with all taps, and all; slots of an output with all taps
-    int chunk;                   // slots of a tile that is not the last
-    int per_full, per_rest;      // row * per_full >> 16 is row / full, and the same of the others
-    int staged;                  // columns that are staged at a time
-    Int stride, each, q_first, reach, samples, out_channels, start, positions;
+
+// Rows are filled up to fragments of 16: how many have all taps, and how many there are.
+__device__ __forceinline__ int whole_fragments(const FusedRows &rows) {
+    return ((int)rows.most * (int)rows.long_count + 15) / 16;
+}
+__device__ __forceinline__ int all_fragments(const FusedRows &rows) {
+    return whole_fragments(rows) + ((int)rows.most * (int)(rows.chunk - rows.long_count) + 15) / 16;
+}
+
+// The steps that a column reaches back.
+__device__ __forceinline__ int reach_of(const FusedRows &rows) { return rows.taps ? (int)rows.taps - 1 : 0; }
+
+// How a tile's columns are staged: so many at a time, each output's in rows that lie as the output does.
+template <class O> struct Staging {
+    static const int EACH = 16 / sizeof(O);  // elements to a piece
+    O *memory;
+    int columns, chunk, pitch;  // pitch: of an output; two outputs' banks are 8 words apart
+    int base, lacking;          // elements behind a boundary of 16 bytes: of the first output, more of each next one
+
+    __device__ __forceinline__ O *row(int o) const { return memory + o * pitch + ((base + o * lacking) & (EACH - 1)); }
 };
+
+// A warp puts its sums of the columns from c0 on in their place.
+template <class O, int MI, int NI, int WM>
+__device__ __forceinline__ void stage_sums(const float (&sums)[MI][NI][4], const A *__restrict__ bias,
+                                           const Staging<O> &staging, int c0, const Place &place, const Fused &p) {
+    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, wm = warp % WM, wn = warp / WM;
+    if (wn * 8 * NI < c0 || wn * 8 * NI >= c0 + staging.columns) return;
+    int whole = whole_fragments(p.rows), all = all_fragments(p.rows);
+    int long_count = (int)p.rows.long_count, rest = staging.chunk - long_count;
+    int column = wn * 8 * NI - c0 + 2 * (lane % 4);
+#pragma unroll
+    for (int i = 0; i < MI; i++)
+#pragma unroll
+        for (int h = 0; h < 2; h++) {
+            int fragment = wm * MI + i, row = 16 * fragment + lane / 4 + 8 * h, o, r;
+            if (fragment < whole) {
+                o = row * (int)p.rows.per_long >> 16;
+                r = row - o * long_count;
+            } else {
+                row -= 16 * whole;
+                o = row * (int)p.rows.per_rest >> 16;
+                r = long_count + row - o * rest;
+            }
+            if (fragment >= all || o >= place.outputs) continue;
+            float initial = bias ? bias[place.channel + o] : 0.0f;
+            O *to = staging.row(o) + column * staging.chunk + r;
+#pragma unroll
+            for (int j = 0; j < NI; j++)
+#pragma unroll
+                for (int e = 0; e < 2; e++)
+                    store(to + (8 * j + e) * staging.chunk, plus(sums[i][j][2 * h + e], initial));
+        }
+}
+
+// What is staged leaves. A tile of whole steps: a sample's columns make one run of each output.
+template <class O>
+__device__ __forceinline__ void store_steps(O *__restrict__ out, const Staging<O> &staging, Pair at,
+                                            const Place &place, const Fused &p) {
+    int warp = threadIdx.x / 32, reach = reach_of(p.rows);
+    Int positions = p.output.positions, n = at.quotient, a = at.rest;
+#pragma unroll 1
+    for (int c = 0; c < staging.columns && n < p.samples;) {
+        int count = p.each - a < staging.columns - c ? (int)(p.each - a) : staging.columns - c;
+        Int u = (p.q_first + a - reach) * p.stride - p.output.start, end = count * p.stride;
+        if (end > positions - u) end = positions - u;
+        int begin = u < 0 ? (int)-u : 0, length = (int)end - begin;
+        O *to = out + (n * p.output.channels + place.channel + warp) * positions + u + begin;
+        const O *from = staging.memory + warp * staging.pitch + c * staging.chunk + begin;
+        int shift = staging.base + warp * staging.lacking;
+#pragma unroll 1
+        for (int o = warp; length > 0 && o < place.outputs; o += FUSED_WARPS) {
+            copy_run(to, from + (shift & (Staging<O>::EACH - 1)), length);
+            to += FUSED_WARPS * positions;
+            from += FUSED_WARPS * staging.pitch;
+            shift += FUSED_WARPS * staging.lacking;
+        }
+        c += count;
+        a = 0;
+        n++;
+    }
+}
+
+// What is staged leaves. A tile of some of one output's branches: each column from f on is a run of its own.
+template <class O>
+__device__ __forceinline__ void store_columns(O *__restrict__ out, const Staging<O> &staging, Int f,
+                                              const Place &place, const Fused &p) {
+    int reach = reach_of(p.rows);
+    Int positions = p.output.positions;
+    for (int c = threadIdx.x / 32; c < staging.columns; c += FUSED_WARPS) {
+        Pair at = divide(f + c, p.each);
+        if (at.quotient >= p.samples) break;
+        Int u = (p.q_first + at.rest - reach) * p.stride + place.branch - p.output.start;
+        Int begin = u < 0 ? -u : 0, end = place.branches;
+        if (end > positions - u) end = positions - u;
+        if (begin < end)
+            copy_run(out + ((at.quotient * p.output.channels + place.channel) * positions + u + begin),
+                     staging.memory + (staging.base + c * staging.chunk + (int)begin), (int)(end - begin));
+    }
+}
 
 template <class O, int MI, int NI, int WM>
 __device__ __forceinline__ void store_tile(const float (&sums)[MI][NI][4], O *__restrict__ out,
-                                           const A *__restrict__ bias, O *stage, const Tile &tile) {
-    const int each16 = 16 / sizeof(O);
-    int lane = threadIdx.x % 32, warp = threadIdx.x / 32, wm = warp % WM, wn = warp / WM;
-    int staged = tile.staged;
-    int pitch = staged * tile.chunk + 32 / (int)sizeof(O);  // of an output; two outputs' banks are 8 words apart
-    int rest = tile.chunk - tile.full, lacking = (int)tile.positions & (each16 - 1);
+                                           const A *__restrict__ bias, O *memory, const Place &place,
+                                           const Fused &p) {
+    const int EACH = Staging<O>::EACH;
+    int columns = (int)p.rings.staged, chunk = (int)p.rows.chunk;
+    Staging<O> staging = {memory, columns, chunk, columns * chunk + 32 / (int)sizeof(O), 0,
+                          (int)p.output.positions & (EACH - 1)};
 #pragma unroll 1
-    for (int c0 = 0; c0 < COLUMNS; c0 += staged) {
-        Pair at = divide(tile.f + c0, tile.each);
-        Int u0 = (tile.q_first + at.rest - tile.reach) * tile.stride + tile.slot - tile.start;
-        Int row0 = (at.quotient * tile.out_channels + tile.channel) * tile.positions + u0;
+    for (int c0 = 0; c0 < COLUMNS; c0 += columns) {
+        Pair at = divide(place.f + c0, p.each);
+        Int u0 = (p.q_first + at.rest - reach_of(p.rows)) * p.stride + place.branch - p.output.start;
+        Int row0 = (at.quotient * p.output.channels + place.channel) * p.output.positions + u0;
         // Staged as far behind a boundary of 16 bytes as the output is.
-        int base = (int)(((unsigned long long)out / sizeof(O) + row0) & (each16 - 1));
-        if (wn * 8 * NI >= c0 && wn * 8 * NI < c0 + staged) {
-            O *first = stage + (wn * 8 * NI - c0 + 2 * (lane % 4)) * tile.chunk;
-#pragma unroll
-            for (int i = 0; i < MI; i++)
-#pragma unroll
-                for (int h = 0; h < 2; h++) {
-                    int fragment = wm * MI + i, row = 16 * fragment + lane / 4 + 8 * h, o, r;
-                    if (fragment < tile.whole) {
-                        o = row * tile.per_full >> 16;
-                        r = row - o * tile.full;
-                    } else {
-                        row -= 16 * tile.whole;
-                        o = row * tile.per_rest >> 16;
-                        r = tile.full + row - o * rest;
-                    }
-                    if (fragment >= tile.fragments || o >= tile.outputs) continue;
-                    float initial = bias ? bias[tile.channel + o] : 0.0f;
-                    O *to = first + o * pitch + ((base + o * lacking) & (each16 - 1)) + r;
-#pragma unroll
-                    for (int j = 0; j < NI; j++)
-#pragma unroll
-                        for (int e = 0; e < 2; e++)
-                            store(to + (8 * j + e) * tile.chunk, plus(sums[i][j][2 * h + e], initial));
-                }
-        }
+        staging.base = (int)(((unsigned long long)out / sizeof(O) + row0) & (EACH - 1));
+        stage_sums<O, MI, NI, WM>(sums, bias, staging, c0, place, p);
         __syncthreads();
-        if (tile.chunk == tile.stride) {  // a sample's columns make one run of each output
-            Int n = at.quotient, a = at.rest;
-#pragma unroll 1
-            for (int c = 0; c < staged && n < tile.samples;) {
-                int count = tile.each - a < staged - c ? (int)(tile.each - a) : staged - c;
-                Int u = (tile.q_first + a - tile.reach) * tile.stride - tile.start, end = count * tile.stride;
-                if (end > tile.positions - u) end = tile.positions - u;
-                int begin = u < 0 ? (int)-u : 0, length = (int)end - begin;
-                O *to = out + (n * tile.out_channels + tile.channel + warp) * tile.positions + u + begin;
-                const O *from = stage + warp * pitch + c * tile.chunk + begin;
-                int shift = base + warp * lacking;
-#pragma unroll 1
-                for (int o = warp; length > 0 && o < tile.outputs; o += FUSED_WARPS) {
-                    copy_run(to, from + (shift & (each16 - 1)), length);
-                    to += FUSED_WARPS * tile.positions;
-                    from += FUSED_WARPS * pitch;
-                    shift += FUSED_WARPS * lacking;
-                }
-                c += count;
-                a = 0;
-                n++;
-            }
-        } else {  // each column is a run of its own, of a part of one output's slots
-            for (int c = warp; c < staged; c += FUSED_WARPS) {
-                Pair p = divide(tile.f + c0 + c, tile.each);
-                if (p.quotient >= tile.samples) break;
-                Int u = (tile.q_first + p.rest - tile.reach) * tile.stride + tile.slot - tile.start;
-                Int begin = u < 0 ? -u : 0, end = tile.slots;
-                if (end > tile.positions - u) end = tile.positions - u;
-                if (begin < end)
-                    copy_run(out + ((p.quotient * tile.out_channels + tile.channel) * tile.positions + u + begin),
-                             stage + (base + c * tile.chunk + (int)begin), (int)(end - begin));
-            }
-        }
+        if (chunk == p.stride) store_steps(out, staging, at, place, p);
+        else store_columns(out, staging, place.f + c0, place, p);
         __syncthreads();
     }
 }
 
 // ---- the kernels --------------------------------------------------------------------------------------------------
 
-/* A warp's tile is 16 MI rows by 8 NI columns, a block's WM of those by 4 / WM. x (samples, groups, channels, length),
-weights (groups, row tiles, channel blocks, taps, a step's), y (samples, groups, outputs, positions). Slots `slot0` to
-`slot0 + slots` of each output are this launch's; a tile has `most` outputs with `chunk` slots each, the first `full`
-of which have `taps` taps. */
-template <class Policy, int MI, int NI, int WM>
-__device__ __forceinline__ void fused_tiles(
-    const T *__restrict__ x, const Piece *__restrict__ w, const A *__restrict__ bias, T *__restrict__ y,
-    A *__restrict__ work, Int length, Int mode, Int channels, Int outputs, Int groups, Int samples, Int stride,
-    Int taps, Int slot0, Int slots, Int chunk, Int full, Int per_full, Int per_rest, Int most, Int each, Int q_first,
-    Int start, Int positions, Int width, Int pitch, Int stages, Int slabs, Int staged, Int row_tiles, Int column_tiles,
-    Int splits, Int by_rows, Int blocks) {
-    DYNAMIC_SHARED(shared);
-    const int fragments = MI * WM;
-    const int pieces = fragments * STEP_CHANNELS * (int)sizeof(T);  // of a step's weights
-    static_assert(pieces % FUSED_THREADS == 0, "threads copy as many pieces each");
-    static_assert(8 * NI * FUSED_WARPS / WM == COLUMNS, "warps share the tile");
-    int warp = threadIdx.x / 32, wm = warp % WM, wn = warp / WM;
-    Int channel_blocks = (channels + STEP_CHANNELS - 1) / STEP_CHANNELS;
-    int slab_words = STEP_CHANNELS * (int)pitch * (int)sizeof(T) / 4;
-    Piece *weight_ring = (Piece *)shared;
-    unsigned *slab_ring = (unsigned *)(weight_ring + stages * pieces);
-    SHARED(Place, place, 1);
-    int all_taps = (int)taps, reach = taps ? all_taps - 1 : 0, ring = (int)stages, all_slabs = (int)slabs;
-    int whole = ((int)most * (int)full + 15) / 16, all = whole + ((int)most * (int)(chunk - full) + 15) / 16;
-    Int chunks = slots == chunk ? 1 : (slots + chunk - 1) / chunk;
-    Signal signal = {x, length, mode, each, samples, groups * channels * length, q_first - reach};
+// Which part of the output a block makes.
+struct Block {
+    Int row, column;   // tiles
+    Int group, split;
+};
 
-    EACH_BLOCK(b, blocks) {
-        Pair inner = divide(b, by_rows ? row_tiles : column_tiles);
-        Pair outer = divide(inner.quotient, by_rows ? column_tiles : row_tiles);
-        Pair of_group = divide(outer.quotient, groups);
-        Int row = by_rows ? inner.rest : outer.rest, column = by_rows ? outer.rest : inner.rest;
-        Int group = of_group.rest, split = of_group.quotient;
-        Pair of_slots = divide(row, chunks);
-        Int o0 = of_slots.quotient * most, r0 = of_slots.rest * chunk, f = column * COLUMNS;
-        if (threadIdx.x == 0) {
-            place->f = f;
-            place->channel = (int)(group * outputs + o0);
-            place->slot = (int)(slot0 + r0);
-            place->outputs = (int)(outputs - o0 < most ? outputs - o0 : most);
-            place->slots = (int)(slots - r0 < chunk ? slots - r0 : chunk);
-            place->split = (int)split;
+__device__ __forceinline__ Block block_of(Int b, const Fused &p) {
+    Pair inner = divide(b, p.by_rows ? p.row_tiles : p.column_tiles);
+    Pair outer = divide(inner.quotient, p.by_rows ? p.column_tiles : p.row_tiles);
+    Pair of_group = divide(outer.quotient, p.groups);
+    Block block = {p.by_rows ? inner.rest : outer.rest, p.by_rows ? outer.rest : inner.rest, of_group.rest,
+                   of_group.quotient};
+    return block;
+}
+
+__device__ __forceinline__ Place place_of(const Block &block, Int f, const Fused &p) {
+    const FusedRows &rows = p.rows;
+    Int chunks = rows.branches == rows.chunk ? 1 : (rows.branches + rows.chunk - 1) / rows.chunk;
+    Pair of_chunk = divide(block.row, chunks);
+    Int o0 = of_chunk.quotient * rows.most, r0 = of_chunk.rest * rows.chunk;
+    Place place;
+    place.f = f;
+    place.channel = (int)(block.group * p.outputs + o0);
+    place.branch = (int)(rows.branch0 + r0);
+    place.outputs = (int)(p.outputs - o0 < rows.most ? p.outputs - o0 : rows.most);
+    place.branches = (int)(rows.branches - r0 < rows.chunk ? rows.branches - r0 : rows.chunk);
+    place.split = (int)block.split;
+    return place;
+}
+
+/* The two rings, which copies fill ahead of the products: of weights, a stage of PIECES to a step, and of slabs, one to
+the steps of the same channels. */
+template <int PIECES> struct Rings {
+    Piece *weights;
+    unsigned *slabs;
+    int slab_words;
+    const Piece *from;                // this thread's first piece of the next step's weights
+    int channel, tap, stage, slab_at; // what is copied next: channels and tap, and the places in the two rings
+
+    __device__ __forceinline__ Rings(unsigned char *shared, const Fused &p) {
+        weights = (Piece *)shared;
+        slabs = (unsigned *)(weights + (int)p.rings.stages * PIECES);
+        slab_words = STEP_CHANNELS * (int)p.rings.pitch * (int)sizeof(T) / 4;
+    }
+    // A tile begins at a block of channels, whose weights are `first`.
+    __device__ __forceinline__ void aim(const Piece *first, int channel_block) {
+        from = first + threadIdx.x;
+        channel = channel_block * STEP_CHANNELS;
+        tap = stage = slab_at = 0;
+    }
+    // Begin to copy what the next step needs, if there is one.
+    __device__ __forceinline__ void begin(bool is_step, Slab &slab, const Columns &columns, const Fused &p) {
+        if (is_step) {
+#pragma unroll
+            for (int i = 0; i < PIECES / FUSED_THREADS; i++)
+                copy_piece(weights + stage * PIECES + i * FUSED_THREADS + threadIdx.x, from + i * FUSED_THREADS, true);
+            from += PIECES;
+            if (tap == 0)
+                slab.begin(slabs + slab_at * slab_words, columns, (int)p.rings.width, (int)p.rings.pitch, channel,
+                           (int)p.channels);
+            if (++stage == (int)p.rings.stages) stage = 0;
+            if (++tap == (int)p.rows.taps) {
+                tap = 0;
+                channel += STEP_CHANNELS;
+                if (++slab_at == (int)p.rings.slabs) slab_at = 0;
+            }
         }
-        signal.x = x + group * channels * length;
+        copies_commit();  // of nothing, at the end: groups count as steps do
+    }
+};
+
+// The sums of a tile, over `steps` steps.
+template <class Arithmetic, int MI, int NI, int WM, int PIECES>
+__device__ __forceinline__ void sum_steps(float (&sums)[MI][NI][4], Rings<PIECES> &rings, Slab &slab, int steps,
+                                          const Columns &columns, const Fused &p) {
+    int warp = threadIdx.x / 32, wm = warp % WM, wn = warp / WM;
+    int all_taps = (int)p.rows.taps, ring = (int)p.rings.stages, width = (int)p.rings.width;
+    int pitch = (int)p.rings.pitch, channels = (int)p.channels;
+    int whole = whole_fragments(p.rows), all = all_fragments(p.rows);
+#pragma unroll
+    for (int i = 0; i < MI; i++)
+#pragma unroll
+        for (int j = 0; j < NI; j++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) sums[i][j][e] = 0.0f;
+
+    for (int i = 0; i < ring - 1; i++) {
+        rings.begin(i < steps, slab, columns, p);
+        slab.finish(columns, width, channels);
+    }
+    int stage = 0, at = 0, tap = 0;
+#pragma unroll 1
+    for (int step = 0; step < steps; step++) {
+        if (ring == 4) copies_wait<2>();
+        else copies_wait<1>();  // of three
+        __syncthreads();  // this step's weights and slab are there, and the stage before it has been read
+        rings.begin(step + ring - 1 < steps, slab, columns, p);
+        int time = wn * 8 * NI + reach_of(p.rows) - tap, limit = (tap < all_taps - 1 ? all : whole) - wm * MI;
+        const unsigned *read = rings.slabs + at * rings.slab_words + (sizeof(T) == 4 ? time : 8 * time);
+        const Piece *of_warp = rings.weights + stage * PIECES + wm * MI * 32;
+        // asked once: before each product of a warp, an instruction would bring the warp together
+        if (limit >= MI)
+            Arithmetic::template multiply<true>(sums, of_warp, MI * WM, read, slab, pitch, time, MI);
+        else
+            Arithmetic::template multiply<false>(sums, of_warp, MI * WM, read, slab, pitch, time, limit);
+        slab.finish(columns, width, channels);
+        if (++stage == ring) stage = 0;
+        if (++tap == all_taps) {
+            tap = 0;
+            if (++at == (int)p.rings.slabs) at = 0;
+        }
+    }
+    __syncthreads();  // the rings, whose copies each step has waited for, are staging space from here on
+}
+
+/* A warp's tile is 16 MI rows by 8 NI columns, a block's WM of those by 4 / WM. x (samples, groups, channels, length),
+weights (groups, row tiles, channel blocks, taps, a step's), y (samples, groups, outputs, positions). */
+template <class Arithmetic, int MI, int NI, int WM>
+__device__ __forceinline__ void fused_tiles(const T *__restrict__ x, const Piece *__restrict__ w,
+                                            const A *__restrict__ bias, T *__restrict__ y, A *__restrict__ work,
+                                            const Fused &p) {
+    DYNAMIC_SHARED(shared);
+    const int PIECES = MI * WM * STEP_CHANNELS * (int)sizeof(T);  // of a step's weights
+    static_assert(PIECES % FUSED_THREADS == 0, "threads copy as many pieces each");
+    static_assert(8 * NI * FUSED_WARPS / WM == COLUMNS, "warps share the tile");
+    SHARED(Place, place, 1);
+    int reach = reach_of(p.rows);
+    Int channel_blocks = (p.channels + STEP_CHANNELS - 1) / STEP_CHANNELS;
+    Rings<PIECES> rings(shared, p);
+    Columns columns = {x, p.signal, p.each, p.samples, p.groups * p.channels * p.signal.length, p.q_first - reach};
+
+    EACH_BLOCK(b, p.blocks) {
+        Block block = block_of(b, p);
+        Int f = block.column * COLUMNS;
+        if (threadIdx.x == 0) *place = place_of(block, f, p);
+        columns.x = x + block.group * p.channels * p.signal.length;
         Slab slab;
-        slab.aim(signal, f - reach, (int)width);
+        slab.aim(columns, f - reach, (int)p.rings.width);
 
         int block0 = 0, block1 = (int)channel_blocks;
-        if (splits > 1) {
-            block0 = (int)(split * channel_blocks / splits);
-            block1 = (int)((split + 1) * channel_blocks / splits);
+        if (p.splits > 1) {
+            block0 = (int)(block.split * channel_blocks / p.splits);
+            block1 = (int)((block.split + 1) * channel_blocks / p.splits);
         }
-        int steps = (block1 - block0) * all_taps;
-        const Piece *weights = w + ((group * row_tiles + row) * channel_blocks + block0) * taps * pieces + threadIdx.x;
-        // What is copied next: channels and tap, and the places in the two rings.
-        int next_channel = block0 * STEP_CHANNELS, next_tap = 0, next_stage = 0, next_slab = 0;
-        auto begin_step = [&](int step) {
-            if (step < steps) {
-#pragma unroll
-                for (int i = 0; i < pieces / FUSED_THREADS; i++)
-                    copy_piece(weight_ring + next_stage * pieces + i * FUSED_THREADS + threadIdx.x,
-                               weights + i * FUSED_THREADS, true);
-                weights += pieces;
-                if (next_tap == 0)
-                    slab.begin(slab_ring + next_slab * slab_words, signal, (int)width, (int)pitch, next_channel,
-                               (int)channels);
-                if (++next_stage == ring) next_stage = 0;
-                if (++next_tap == all_taps) {
-                    next_tap = 0;
-                    next_channel += STEP_CHANNELS;
-                    if (++next_slab == all_slabs) next_slab = 0;
-                }
-            }
-            copies_commit();  // of nothing, at the end: groups count as steps do
-        };
+        Int of_channels = (block.group * p.row_tiles + block.row) * channel_blocks + block0;
+        rings.aim(w + of_channels * p.rows.taps * PIECES, block0);
 
         float sums[MI][NI][4];
-#pragma unroll
-        for (int i = 0; i < MI; i++)
-#pragma unroll
-            for (int j = 0; j < NI; j++)
-#pragma unroll
-                for (int e = 0; e < 4; e++) sums[i][j][e] = 0.0f;
-
-        for (int i = 0; i < ring - 1; i++) {
-            begin_step(i);
-            slab.finish(signal, (int)width, (int)channels);
-        }
-        int stage = 0, at = 0, tap = 0;
-#pragma unroll 1
-        for (int step = 0; step < steps; step++) {
-            if (ring == 4) copies_wait<2>();
-            else copies_wait<1>();  // of three
-            __syncthreads();  // this step's weights and slab are there, and the stage before it has been read
-            begin_step(step + ring - 1);
-            int time = wn * 8 * NI + reach - tap, limit = (tap < all_taps - 1 ? all : whole) - wm * MI;
-            const unsigned *read = slab_ring + at * slab_words + (sizeof(T) == 4 ? time : 8 * time);
-            const Piece *of_warp = weight_ring + stage * pieces + wm * MI * 32;
-            // asked once: before each product of a warp, an instruction would bring the warp together
-            if (limit >= MI)
-                Policy::template multiply<true>(sums, of_warp, fragments, read, slab, (int)pitch, time, MI);
-            else
-                Policy::template multiply<false>(sums, of_warp, fragments, read, slab, (int)pitch, time, limit);
-            slab.finish(signal, (int)width, (int)channels);
-            if (++stage == ring) stage = 0;
-            if (++tap == all_taps) {
-                tap = 0;
-                if (++at == all_slabs) at = 0;
-            }
-        }
-        __syncthreads();  // the rings, whose copies each step has waited for, are staging space from here on
-        Tile tile;
-        (Place &)tile = *place;
-        tile.whole = whole;
-        tile.fragments = all;
-        tile.full = (int)full;
-        tile.per_full = (int)per_full;
-        tile.per_rest = (int)per_rest;
-        tile.chunk = (int)chunk;
-        tile.staged = (int)staged;
-        tile.stride = stride;
-        tile.each = each;
-        tile.q_first = q_first;
-        tile.reach = reach;
-        tile.samples = samples;
-        tile.out_channels = groups * outputs;
-        tile.start = start;
-        tile.positions = positions;
-        if (splits > 1)
-            store_tile<A, MI, NI, WM>(sums, work + tile.split * samples * tile.out_channels * positions, nullptr,
-                                      (A *)shared, tile);
+        sum_steps<Arithmetic, MI, NI, WM, PIECES>(sums, rings, slab, (block1 - block0) * (int)p.rows.taps, columns, p);
+        Place here = *place;
+        if (p.splits > 1)
+            store_tile<A, MI, NI, WM>(sums, work + here.split * p.samples * p.output.channels * p.output.positions,
+                                      nullptr, (A *)shared, here, p);
         else
-            store_tile<T, MI, NI, WM>(sums, y, bias, (T *)shared, tile);
+            store_tile<T, MI, NI, WM>(sums, y, bias, (T *)shared, here, p);
     }
 }
 
-#define FUSED(name, policy, mi, ni, wm, at_once)                                                                     \
-    extern "C" __global__ void __launch_bounds__(FUSED_THREADS, at_once)                                             \
-        name(const T *x, const Piece *w, const A *bias, T *y, A *work, Int length, Int mode, Int channels,           \
-             Int outputs, Int groups, Int samples, Int stride, Int taps, Int slot0, Int slots, Int chunk, Int full,  \
-             Int per_full, Int per_rest, Int most, Int each, Int q_first, Int start, Int positions, Int width,       \
-             Int pitch, Int stages, Int slabs, Int staged, Int row_tiles, Int column_tiles, Int splits, Int by_rows, \
-             Int blocks) {                                                                                           \
-        fused_tiles<policy, mi, ni, wm>(x, w, bias, y, work, length, mode, channels, outputs, groups, samples,       \
-                                        stride, taps, slot0, slots, chunk, full, per_full, per_rest, most, each,     \
-                                        q_first, start, positions, width, pitch, stages, slabs, staged, row_tiles,   \
-                                        column_tiles, splits, by_rows, blocks);                                      \
+#define FUSED(name, arithmetic, mi, ni, wm, at_once)                                                    \
+    ENTRY(name, (FUSED_THREADS, at_once),                                                               \
+          (const T *x, const Piece *w, const A *bias, T *y, A *work, const Fused p)) {                  \
+        fused_tiles<arithmetic, mi, ni, wm>(x, w, bias, y, work, p);                                    \
     }
 /* Of 128 rows, two blocks to a multiprocessor; of 64 rows, three. With 128 rows, eight warps of half the sums, to hide
 each other's latencies, were 1.1 x slower (an H200, 2026-11). */
