@@ -33,7 +33,11 @@ setup(
         Extension(
             f"convt1d.cpu.{name}",
             [f"convt1d/cpu/{name}.pyx"],
-            depends=[path for pattern in ("*.h", "*.inc", "*.pxd") for path in glob(f"convt1d/cpu/{pattern}")],
+            depends=[
+                path
+                for pattern in ("*.h", "*.inc", "*.pxd")
+                for path in glob(f"convt1d/cpu/**/{pattern}", recursive=True)
+            ],
             include_dirs=["convt1d/cpu"],
             define_macros=[("Py_LIMITED_API", f"0x{major:02X}{minor:02X}0000")] if abi3 else [],
             py_limited_api=abi3,

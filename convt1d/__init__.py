@@ -3,40 +3,38 @@
 
 How a call flows, and where things live::
 
-    conv_transpose1d(x, weight, ...)          ConvTranspose1d(...)(x)                    conv1d(x, weight, ...)
-      functional.py                             layer.py, initialize.py (first weights)    convolution.py
-          \\                                     /                                         /
-           functional.Operator: the pipeline on one page  ---------------------------------
+    conv_transpose1d(x, weight, ...)  conv1d(...)             ConvTranspose1d(...)(x)
+      functional.py                                             layer.py, initialize.py (first weights)
+          \\                                                      /
+           operator.Operator: the pipeline on one page  ---------
                 |
-    arguments   |  geometry.py    every check of a parameter; output length, halo
+    arguments   |  geometry.py    every check of a parameter; output length, halo, polyphase branches
                 |  arrays.py      every check of an array; result type, out=
                 v
-    choice      |  dispatch.py    geometry + type + machine -> kernel, weight blocks, tiles   (pure functions)
-                |  padding.py     padding mode -> which samples lie outside the input        (index maps)
-                |  threads.py     workers -> threads
+    choice      |  cpu/problem.py   geometry + type -> what any kernel asks          cpu/machine.py, cpu/tuning.py
+                |  cpu/kernels/     the first kernel that accepts: blocks, pieces, tile    (pure functions, cpu/plan.py)
+                |  padding.py       padding mode -> which samples lie outside the input    (index maps)
+                |  threads.py       workers -> threads
                 v
-    kernel      |  cpu/_tiles.pyx   pack the weights once; for each tile:
-                |                     load -> product -> gather      "direct" (SIMD), "gemm" (BLAS)
-                |                     load -> both in registers      "fused"  (SIMD)
-                |                     load pairs -> three products for two columns -> gather   "winograd"  (SIMD)
-                |                     load pairs -> all three and gather in registers     "fused_winograd"
-                |                  cpu/_load.pxd     reading a signal, continued by its mode, or split into phases
-                |                  cpu/_leaves.inc   the SIMD leaves; _simd.h builds them for each instruction set
-                |                  cpu/_blas.pxd     the only file that touches BLAS
-                |                  cpu/_runtime.pyx  SIMD level, OpenMP and forks, workspaces
+    kernel      |  cpu/_tiles.pyx   pack the weights once; for each tile, weight block and piece: load -> run
+                |                     direct           sums in registers -> columns -> interleave
+                |                     gemm             the same by BLAS
+                |                     fused            sums and interleave in registers
+                |                     winograd         three products for two columns of two taps -> interleave
+                |                     fused_winograd   these and the interleave in registers
+                |                   cpu/__init__.py maps the folder and explains its words
                 v
-    output      y (N, C_out, L_out), each sample written once      memory.py   where a large new one lies
+    output      y (N, C_out, L_out)      memory.py   where a large new one lies
 
-    cuda/   the same where x is on a GPU: dispatch.py chooses and cuts, launch.py makes a program of launches and
-            products, kernels.cu and fused.cu hold the kernels, interchange.py takes CuPy's arrays and torch's tensors
+    cuda/   the same where x is on a GPU; cuda/__init__.py maps it
 
     conv_transpose1d_backward(grad_output, x, weight, ...)          ConvTranspose1d.backward
       gradients.py    grad_x        Operator again, with a ConvGeometry: the adjoint is a convolution
-                      grad_weight   cpu/_correlate.pyx
+                      grad_weight   cpu/gradient.py, cpu/_correlate.pyx
                       grad_bias     a sum
 
     stream.py   ConvTranspose1dStream(layer): the same on a signal that arrives in chunks
-    fit.py   weights from examples: sums over them, one small linear system per slot (layer.fit, layer.partial_fit)
+    fit.py   weights from examples: sums over them, one small linear system per branch (layer.fit, layer.partial_fit)
     weights.py   weights from torch, ONNX, Keras, JAX and files -> a layer, and back: what each system means
     files.py     files from anyone, opened with care         onnx.py   the operator for ONNX' evaluator
     torch.py     torch's layer, computed here; replace(model) puts it into a model
@@ -45,15 +43,11 @@ How a call flows, and where things live::
     dask.py      the function on dask arrays: each chunk of the output is a window of the operator
     cli.py, __main__.py   the command `convt1d`          info.py   what `convt1d info` prints
 
-A new padding mode is an index map in padding.py; a new check goes where its parameter is checked; a new kernel is a
-leaf in cpu/_leaves.inc, its call in cpu/_tiles.pyx and a predicate in dispatch.choose_kernel (on a GPU: a function in
-cuda/*.cu, its launch in cuda/launch.py and a predicate in dispatch.choose_cuda_kernel).
+CONTRIBUTING.md lists the places of a new kernel, instruction set, padding mode, epilogue or check.
 """
 
-from .convolution import conv1d
-from .functional import conv_transpose1d
+from .functional import conv1d, conv_transpose1d, conv_transpose1d_backward
 from .geometry import output_length
-from .gradients import conv_transpose1d_backward
 from .layer import ConvTranspose1d
 from .stream import ConvTranspose1dStream
 

@@ -3,15 +3,29 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
 
-from .cuda import is_device_array
-
 # Types that are computed in themselves; the half types compute in float32.
 _NATIVE = ("float32", "float64", "complex64", "complex128")
 _HALF = ("float16", "bfloat16")  # bfloat16 is ml_dtypes.bfloat16, where that is installed
+
+
+def is_device_array(value: Any) -> bool:
+    """Whether `value` is a CuPy array or a torch tensor on a CUDA device; imports neither package."""
+    return is_cupy(value) or is_torch(value)
+
+
+def is_cupy(value: Any) -> bool:
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(value, getattr(cupy, "ndarray", ()))
+
+
+def is_torch(value: Any) -> bool:
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and isinstance(value, getattr(torch, "Tensor", ())) and value.is_cuda  # type: ignore[union-attr]
 
 
 def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
@@ -47,6 +61,28 @@ def check_kind(name: str, array: Any, ndims: tuple[int, ...] = ()) -> None:
     if ndims and array.ndim not in ndims:
         wanted = " or ".join(f"{n}-D" for n in ndims)
         raise ValueError(f"{name} must be {wanted}, got shape {array.shape}")
+
+
+def as_weight(value: Any, name: str = "weight") -> np.ndarray:
+    """`value` as a 3-D ndarray without empty dimensions."""
+    weight = as_array(name, value)
+    check_weight(weight, name)
+    return weight
+
+
+def check_weight(weight: Any, name: str = "weight") -> None:
+    check_kind(name, weight, (3,))
+    if 0 in weight.shape:
+        raise ValueError(f"{name} must have no empty dimension, got shape {weight.shape}")
+
+
+def check_channels(name: str, array: Any, weight: Any, channels: int, channels_last: bool = False) -> None:
+    """`array` must have the input channels of a layer with this weight."""
+    if array.shape[-1 if channels_last else -2] != channels:
+        one = f"L, {channels}" if channels_last else f"{channels}, L"
+        raise ValueError(
+            f"{name} must have shape (N, {one}) or ({one}) for a weight of shape {weight.shape}, got {array.shape}"
+        )
 
 
 def as_shaped(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
@@ -110,6 +146,12 @@ def check_size(what: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
         size *= n or 1  # an array without elements has its strides all the same
     if size >= 2**62:
         raise ValueError(f"{what} of shape {shape} and dtype {dtype.name} would need {size:.3e} bytes, too large")
+
+
+def leading_dimension(width: int) -> int:
+    """A row length that holds `width` numbers and a vector more: an odd multiple of 16, so that rows fall into
+    different cache sets."""
+    return ((width + 31) // 16 | 1) * 16
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, **inputs: Any) -> None:

@@ -13,6 +13,7 @@ import functools
 import importlib.resources
 import os
 import secrets
+import shlex
 import shutil
 import statistics
 import struct
@@ -23,9 +24,10 @@ from pathlib import Path
 
 import numpy as np
 
-# scipy.io, scipy.signal and matplotlib are imported where they are used: --help and --version stay quick.
+from .geometry import SETTINGS
+from .padding import MODES
 
-OPTIONS = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
+# scipy.io, scipy.signal and matplotlib are imported where they are used: --help and --version stay quick.
 
 # Work between two progress reports, in multiply-adds: tens of milliseconds. Less would show in the run time,
 # more would make a report, or the answer to Ctrl-C, late.
@@ -117,6 +119,15 @@ def _parser():
     parser.add_argument("--version", action="version", version=f"convt1d {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="{demo,apply,explain,layers,info}")
 
+    _add_demo(commands)
+    _add_apply(commands)
+    _add_explain(commands)
+    _add_layers(commands)
+    _add_info(commands)
+    return parser
+
+
+def _add_demo(commands):
     demo = commands.add_parser(
         "demo",
         help="upsample a real signal, check the result, time a vocoder layer",
@@ -127,6 +138,8 @@ def _parser():
     demo.add_argument("--plot", metavar="FILE", type=Path, help="picture (.png, .pdf, .svg); replaced if it exists")
     demo.set_defaults(run=_demo)
 
+
+def _add_apply(commands):
     apply = commands.add_parser(
         "apply",
         help="apply weights to a .npy or .wav file",
@@ -171,6 +184,8 @@ def _parser():
     apply.add_argument("--force", action="store_true", help="overwrite the output file")
     apply.set_defaults(run=_apply)
 
+
+def _add_explain(commands):
     explain = commands.add_parser(
         "explain",
         help="draw which input samples and taps make which output sample, and how evenly kernels overlap",
@@ -188,6 +203,8 @@ def _parser():
     explain.add_argument("--plot", metavar="FILE", type=Path, help="picture (.png, .pdf, .svg); replaced if it exists")
     explain.set_defaults(run=_explain, bias=None)
 
+
+def _add_layers(commands):
     layers = commands.add_parser(
         "layers",
         help="list the transposed convolutions in a file of weights",
@@ -198,18 +215,26 @@ def _parser():
     layers.add_argument("file", metavar="FILE", type=Path, help=".onnx, .safetensors or .npz")
     layers.set_defaults(run=_layers)
 
+
+def _add_info(commands):
     info = commands.add_parser(
         "info",
-        help="print versions, BLAS, SIMD level, threads and tile policy",
-        description="Print what a bug report should contain.",
+        help="print versions, BLAS, instruction set, threads and kernels",
+        description="Print what a bug report should contain; or which kernel a layer gets on this machine, with what "
+        "tile, and why the kernels preferred to it refused.",
         allow_abbrev=False,
     )
+    info.add_argument(
+        "--layer",
+        metavar="LAYER",
+        help="channels in, channels out, kernel size and options in one argument, as in "
+        "--layer '512 256 16 --stride 8'; --dtype float64 for another type",
+    )
     info.set_defaults(run=_info)
-    return parser
 
 
 def _add_options(parser):
-    """The arguments named in OPTIONS; None where not given."""
+    """The arguments named in SETTINGS; None where not given."""
     parser.add_argument("--stride", metavar="INT", type=int, help="default 1")
     parser.add_argument(
         "--padding", metavar="INT", type=int, nargs="+", help="one for both ends, or left, right; default 0"
@@ -217,7 +242,7 @@ def _add_options(parser):
     parser.add_argument("--output-padding", metavar="INT", type=int, help="default 0")
     parser.add_argument("--groups", metavar="INT", type=int, help="default 1")
     parser.add_argument("--dilation", metavar="INT", type=int, help="default 1")
-    parser.add_argument("--padding-mode", metavar="MODE", help="zeros (default), reflect, replicate, circular")
+    parser.add_argument("--padding-mode", metavar="MODE", help=f"{', '.join(MODES)}; default zeros")
 
 
 # info -------------------------------------------------------------------------------------------------------
@@ -226,11 +251,35 @@ def _add_options(parser):
 def _info(args):
     from . import info
 
-    lines = info.describe()
+    if args.layer is None:
+        lines = info.describe()
+    else:
+        checked, dtype = _described(args.layer)
+        lines = info.describe_plan(checked, dtype)
+    _print_table(lines)
+    return 0
+
+
+def _described(text):
+    """The geometry and element type that `--layer` describes."""
+    from . import geometry
+
+    parser = _Parser(prog="convt1d info --layer", add_help=False, allow_abbrev=False)
+    for name in ("in_channels", "out_channels", "kernel_size"):
+        parser.add_argument(name, type=int)
+    parser.add_argument("--dtype", choices=("float32", "float64", "complex64", "complex128"), default="float32")
+    _add_options(parser)
+    given = vars(parser.parse_args(shlex.split(text)))
+    dtype, padding = given.pop("dtype"), given.pop("padding")
+    if padding is not None:
+        given["padding"] = padding[0] if len(padding) == 1 else tuple(padding)
+    return geometry.check(**{name: value for name, value in given.items() if value is not None}), dtype
+
+
+def _print_table(lines):
     width = max(map(len, lines))
     for name, value in lines.items():
         print(f"{name:<{width}}  {value}")
-    return 0
 
 
 # layers -----------------------------------------------------------------------------------------------------
@@ -344,7 +393,7 @@ def _demo(args):
     print(f"  median of {runs} runs: {1e3 * median:.2f} ms, {flops / median / 1e9:.1f} GFLOP/s")
 
     if figure is not None:
-        modes = ("zeros", "reflect", "replicate", "circular")
+        modes = tuple(MODES)
         _draw(figure, ecg, {mode: upsample(mode) for mode in modes}, stride)
         _save_figure(figure, args.plot)
     return 0
@@ -403,7 +452,7 @@ def _draw(figure, signal, upsampled, stride):
 
 
 def _explain(args):
-    from . import explain
+    from . import arrays, explain, info
 
     figure = None if args.plot is None else _new_figure(args.plot)
     layer, length = _explained(args)
@@ -423,6 +472,8 @@ def _explain(args):
     print(f"{drawing}\n")
     print(f"Output sample t has phase t mod {layer.stride}. Away from the edges:\n")
     print(report)
+    print("\nOn this machine:\n")
+    _print_table(info.describe_plan(explain.geometry_of(layer), arrays.compute_dtype(layer.dtype).name))
     if figure is not None:
         _save_figure(figure, args.plot)
     return 0
@@ -627,7 +678,7 @@ def _settings(args, length):
 
 def _given(args):
     """The options among the arguments."""
-    return _plain({name: value for name in OPTIONS if (value := getattr(args, name)) is not None})
+    return _plain({name: value for name in SETTINGS if (value := getattr(args, name)) is not None})
 
 
 def _plain(options):
@@ -671,7 +722,7 @@ def _load_layer(args, given, length):
     elif "stride" not in given and _suffix(args.weights) == ".safetensors":
         raise ValueError(f"--stride must be given: {args.weights} does not hold it")
     geometry, weight, bias = weights.from_file(args.weights, args.name, **given)
-    return weight, bias, {name: getattr(geometry, name) for name in OPTIONS}
+    return weight, bias, {name: getattr(geometry, name) for name in SETTINGS}
 
 
 def _load_weights(path):
@@ -680,7 +731,7 @@ def _load_weights(path):
         return _load_npy("--weights", path), None, {}
     from . import files
 
-    known = ["weight", "bias", *OPTIONS]
+    known = ["weight", "bias", *SETTINGS]
     with _reading("--weights", path), path.open("rb") as file:
         if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
             raise ValueError("it holds a single array: name it .npy")

@@ -9,7 +9,7 @@ chunk ``j``. What it needs beyond that chunk lies `before` samples to the left a
     output                               |==== stride * chunk j ===|
 
 What a chunk needs of a neighbour is cut off where that one lies, a task each, so that only this travels. One more task
-puts the block together and runs `functional.Operator.window`. Only the first and the last chunk see the padding mode:
+puts the block together and runs `operator.Operator.window`. Only the first and the last chunk see the padding mode:
 what continues the signal is fetched from where `padding.source_index` says, and takes a neighbour's place. Only this
 module needs dask when it is imported; nothing in convt1d imports it.
 """
@@ -98,8 +98,9 @@ def conv_transpose1d(
     that can reach its output, no others), its output chunk, and 2 MiB. Chunks shorter than that halo are computed
     together. With ``padding_mode="circular"`` the two ends of `x` need each other, and no other chunk.
 
-    Results have the bits of `convt1d.conv_transpose1d`, but for chunks of 64 samples or less, and for the
-    kernel "gemm" (see `dispatch.choose_kernel`), whose last bits may depend on the chunking.
+    Results have the bits of `convt1d.conv_transpose1d` where the plan is consistent (``convt1d info --layer`` says so
+    under "same bits"). Elsewhere the last bits of chunks of 64 samples or less may depend on the chunking; of BLAS'
+    products (kernel "gemm") those of any chunk.
 
     Examples
     --------
@@ -116,7 +117,8 @@ def conv_transpose1d(
     operator = _checked(x, weight, bias, stride, padding, output_padding, groups, dilation, padding_mode, workers)
     # Shape and type of x without its samples: an empty batch passes every check and tells what the result is.
     like = np.broadcast_to(np.zeros((), x.dtype), x.shape)
-    operator._check_shape(like, channels_last=False)
+    arrays.check_kind("x", like, (2, 3))
+    arrays.check_channels("x", like, operator.weight, operator.geometry.in_channels)
     result = operator(like[(np.newaxis,) * (3 - x.ndim)][:0])
 
     # Without empty chunks along N, of which some steps keep what others drop.
@@ -180,7 +182,7 @@ def _blocks(x, geometry, length_out):
     margins = [outside[0], *[before] * (len(sizes) - 1)]
     starts = [first + start for start in itertools.accumulate([0, *sizes[:-1]])]
     windows = [
-        Window(left + stride * margin, n, (0, 0), (start - margin) % 2)
+        Window(left + stride * margin, n, (0, 0), start - margin)
         for margin, start, n in zip(margins, starts, _lengths(sizes, stride, length_out), strict=True)
     ]
     lengths = _lengths(inside.chunks[-1], stride, length_out)

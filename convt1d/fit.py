@@ -191,7 +191,7 @@ class Statistics:
                 index = np.r_[: channels * taps, self.gram.shape[-1] - 1]
                 gram = self.gram[group, rho][np.ix_(index, index)]
                 moment = self.moment[group, index, rho * outputs : (rho + 1) * outputs]
-                solved.append(_solve_slot(gram, moment, alpha, np.tile(self.shift[inputs], taps), self.bias))
+                solved.append(_solve_branch(gram, moment, alpha, np.tile(self.shift[inputs], taps), self.bias))
             b = 0
             if self.bias:
                 known = sum(information for *_, information in solved) + self.unreached
@@ -205,9 +205,9 @@ class Statistics:
                     reached = self.moment[group, -1].reshape(layout.count, outputs).sum(axis=0)
                     residual = residual + self.total[of_group] - reached
                 b = bias[of_group] = residual / known
-            for rho, (of_slot, slope, own, _) in enumerate(solved):
-                of_slot = of_slot + slope[:, None] * (b - own)
-                weight[inputs, :, rho :: layout.period] = of_slot.reshape(-1, channels, outputs).transpose(1, 2, 0)
+            for rho, (of_branch, slope, own, _) in enumerate(solved):
+                of_branch = of_branch + slope[:, None] * (b - own)
+                weight[inputs, :, rho :: layout.period] = of_branch.reshape(-1, channels, outputs).transpose(1, 2, 0)
         return self._rounded("weight", weight), self._rounded("bias", bias) if self.bias else None
 
     def _rounded(self, name, values):
@@ -281,7 +281,7 @@ def check_alpha(alpha) -> float:
     return float(alpha)
 
 
-def _solve_slot(gram, moment, alpha, shift, bias):
+def _solve_branch(gram, moment, alpha, shift, bias):
     """One branch of one group.
 
     Returns

@@ -33,18 +33,27 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from .padding import MODES as padding_modes
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     Size = int | Sequence[int]
 
 #: The padding modes: how the input continues outside ``[0, L)``. Drawn in :mod:`convt1d.padding`.
-PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+PADDING_MODES = tuple(padding_modes)
 
 # Positions are computed in 64-bit integers; a parameter above the first could only belong to an output that no
 # memory holds, and products of two such parameters still fit. Signals may be longer.
 _LARGEST = 2**31 - 1
 _LONGEST = 2**62
+
+
+#: A layer's settings beside its sizes; a .npz file may hold them beside the weights, `convt1d apply` takes them.
+SETTINGS = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
+
+#: The most input steps that a kernel takes as one column (`Plan.alignment` in cpu/plan.py).
+ALIGNMENT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +63,12 @@ class Window:
     start: int  # the first output sample, counted before any crop
     length: int  # how many
     halo: tuple[int, int]  # samples left and right of the input that its padding mode continues it by
-    # Which sample of a longer signal the input begins with, or whether an odd one: Winograd's products take pairs of
-    # samples, and those should be the same ones whatever part of the signal is given.
+    # Which sample of a longer signal the input begins with; only its residue modulo ALIGNMENT matters. A kernel that
+    # takes samples in pairs takes the same ones whatever part of the signal is given.
     origin: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "origin", self.origin % ALIGNMENT)
 
 
 @dataclass(frozen=True, slots=True)

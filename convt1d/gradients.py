@@ -15,16 +15,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import arrays, dispatch, padding, threads
+from . import arrays, padding, threads
 from . import geometry as geometry_module
-from .functional import Operator
 from .geometry import ConvGeometry, Geometry, Window
+from .operator import Calls, Operator
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
-
-    from .functional import Size
-
     Gradients = tuple[np.ndarray | None, np.ndarray | None, np.ndarray | None]
 
 NEEDS = ("x", "weight", "bias")
@@ -32,8 +28,6 @@ NEEDS = ("x", "weight", "bias")
 _HALO_CHUNK = 4096
 # Numbers of the output's gradient that are copied at a time to be added up.
 _SUM_SIZE = 2**16
-# Shapes whose checks are remembered.
-_REMEMBERED = 512
 
 
 class Backward:
@@ -44,7 +38,7 @@ class Backward:
         self.weight = weight
         self._adjoints: dict = {}
         self._plans: dict = {}
-        self._calls: dict = {}
+        self._calls = Calls()
 
     def __call__(self, grad_output, x, needs=NEEDS, workers=None, output_size=None) -> Gradients:
         if needs is not NEEDS:
@@ -59,9 +53,7 @@ class Backward:
         if call is None:
             call = self._prepare(grad_output, x, output_size)
             if key is not None:
-                if len(self._calls) >= _REMEMBERED:
-                    self._calls.clear()
-                self._calls[key] = call
+                self._calls.remember(key, call)
         dtype, compute, window, outside, sources, runs = call
         g = arrays.cast("grad_output", grad_output, compute)
         grad_x = grad_weight = grad_bias = None
@@ -79,9 +71,7 @@ class Backward:
         geometry = self.geometry
         arrays.as_array("x", x, (2, 3))
         arrays.as_array("grad_output", grad_output, (2, 3))
-        if x.shape[-2] != geometry.in_channels:
-            wanted = f"(N, {geometry.in_channels}, L) or ({geometry.in_channels}, L)"
-            raise ValueError(f"x must have shape {wanted}, got {x.shape}")
+        arrays.check_channels("x", x, self.weight, geometry.in_channels)
         length = x.shape[-1]
         op = geometry.output_padding
         if output_size is not None:
@@ -142,17 +132,19 @@ class Backward:
 
     def _grad_weight(self, g, x, outside, sources, compute, allowed):
         from .cpu import _correlate, _runtime
+        from .cpu.gradient import gradient_plan
 
         plan = self._plans.get(compute)
         if plan is None:
-            plan = self._plans[compute] = dispatch.gradient_plan(self.geometry, compute, _runtime.machine())
+            plan = self._plans[compute] = gradient_plan(self.geometry, compute, _runtime.machine())
         if x.ndim == 2:
             x, g = x[None], g[None]
         if x.shape[0] == 0:
             return np.zeros(self.weight.shape, compute)
         grad_weight = np.empty(self.weight.shape, compute)
         multiply_adds = x.shape[0] * x.shape[2] * self.weight.size * (4 if compute.kind == "c" else 1)
-        n = threads.paying(multiply_adds, compute.itemsize * (x.size + g.size), allowed)
+        seconds = threads.estimate(multiply_adds, compute.itemsize * (x.size + g.size))
+        n = threads.worthwhile(seconds, allowed)
         _correlate.weight_gradient(plan, self.geometry, sources, outside, x, g, grad_weight, n)
         return grad_weight
 
@@ -191,106 +183,3 @@ def _like(gradient, argument, dtype):
     if dtype.kind == "c" and argument.dtype.kind != "c":
         return np.ascontiguousarray(gradient.real)
     return gradient.astype(dtype, copy=False)
-
-
-def conv_transpose1d_backward(
-    grad_output: ArrayLike,
-    x: ArrayLike,
-    weight: ArrayLike,
-    stride: Size = 1,
-    padding: Size = 0,
-    output_padding: Size = 0,
-    groups: int = 1,
-    dilation: Size = 1,
-    *,
-    padding_mode: str = "zeros",
-    needs: Iterable[str] = NEEDS,
-    workers: int | None = None,
-) -> Gradients:
-    """Gradients of `conv_transpose1d` with respect to x, weight and bias.
-
-    Parameters
-    ----------
-    grad_output : array_like, shape (N, C_out, L_out) or (C_out, L_out)
-        Gradient of a scalar with respect to the output.
-    x : array_like, shape (N, C_in, L) or (C_in, L)
-        The input that the output came from.
-    weight : array_like, shape (C_in, C_out / groups, K)
-        The kernels that made it.
-    stride, padding, output_padding, groups, dilation, padding_mode : int, pair of int, str
-        As for `conv_transpose1d`.
-    needs : collection of {"x", "weight", "bias"}
-        Which gradients to compute.
-    workers : int, optional
-        Most threads to use, as in `conv_transpose1d`. The result does not depend on it.
-
-    Returns
-    -------
-    grad_x : ndarray of x's shape, or None
-        None for what `needs` leaves out; the type of all three is the common one of the arguments.
-    grad_weight : ndarray of weight's shape, or None
-        Likewise.
-    grad_bias : ndarray, shape (C_out,), or None
-        Likewise.
-
-    Raises
-    ------
-    ValueError
-        A value or shape breaks its rule; the message names parameter, rule and value.
-    TypeError
-        A parameter or element type is of the wrong kind.
-
-    See Also
-    --------
-    ConvTranspose1d.backward : the same with weights prepared once.
-    conv1d : what carries grad_output back to x.
-
-    Notes
-    -----
-    With ``x~`` the input continued by `padding_mode`, ``g`` the `grad_output`, 0 outside its samples, and per group::
-
-        grad_x~[n, c, i]     = sum over o and k of conj(w[c, o, k])  * g[n, o, i*stride + dilation*k - left]
-        grad_weight[c, o, k] = sum over n and i of conj(x~[n, c, i]) * g[n, o, i*stride + dilation*k - left]
-
-    and what lands on a position outside x adds to the sample that it copies. Complex gradients follow the convention
-    of torch and of Wirtinger calculus: the gradient of a real loss is the direction of steepest ascent,
-    ``d loss / d Re + i d loss / d Im``.
-
-    NaN and inf propagate as arithmetic does; one in x also makes those taps' gradients NaN that a crop keeps from
-    meeting it (inf * 0), and likewise one in the weight those samples' of x.
-
-    The cost is that of two forward calls. Besides the results a call needs 2 MiB a thread, and a packed
-    copy of the weights. Threads divide the weights among them, never a sum over time: the bits do not depend on their
-    number.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from convt1d import conv_transpose1d_backward
-    >>> x = np.array([[1.0, 2.0, 4.0]])
-    >>> weight = np.array([[[0.5, 1.0, 0.5]]])
-    >>> grad_output = np.array([[1.0, 0.0, 0.0, 0.0, 1.0]])
-    >>> grad_x, grad_weight, grad_bias = conv_transpose1d_backward(grad_output, x, weight, stride=2, padding=1)
-    >>> grad_x
-    array([[1., 0., 1.]])
-    >>> grad_weight
-    array([[[0., 5., 0.]]])
-    >>> grad_bias
-    array([2.])
-    """
-    weight = arrays.as_array("weight", weight, (3,))
-    if weight.size == 0:
-        raise ValueError(f"weight must have no empty dimension, got shape {weight.shape}")
-    groups = geometry_module.as_int("groups", groups, 1)
-    checked = geometry_module.check(
-        weight.shape[0],
-        weight.shape[1] * groups,
-        weight.shape[2],
-        stride,
-        padding,
-        output_padding,
-        groups,
-        dilation,
-        padding_mode,
-    )
-    return Backward(checked, weight)(grad_output, x, needs, workers)

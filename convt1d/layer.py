@@ -15,8 +15,8 @@ import numpy as np
 from . import arrays, initialize
 from . import geometry as geometry_module
 from .fit import Statistics, check_alpha
-from .functional import Operator
 from .gradients import NEEDS, Backward, check_needs
+from .operator import Operator
 
 if TYPE_CHECKING:
     from typing import Self

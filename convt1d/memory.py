@@ -9,7 +9,7 @@ memory of such an output is kept when the last array that uses it is gone:
                          ^                        |                room is kept, or freed, where too much is kept
                          +-------- kept <---------+
 
-A new output that fits into none of the rooms kept frees them all: they add nothing to what a call needs at most.
+A request that no kept room fits frees all of them first, so that it never raises the peak.
 """
 
 from __future__ import annotations

@@ -27,11 +27,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import arrays, dispatch, padding, threads
+from . import arrays, padding, threads
 from . import geometry as geometry_module
-from .functional import Operator
 from .geometry import Geometry
 from .layer import ConvTranspose1d
+from .operator import Operator
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,8 +62,10 @@ class Schedule:
         beyond = left + geometry.output_length(1) - s  # the output of L samples ends at position L*s + beyond
         held = max(0, -beyond)
         before, after = geometry.halo(geometry.output_padding)
-        # Back to the oldest sample that touches position m*s - held, and to that position itself; to end a signal,
-        # reflect looks back one sample more than it appends.
+        needs = padding.MODES[geometry.padding_mode].needs
+        assert needs is not None  # the stream has refused such a mode
+        # Back to the oldest sample that touches position m*s - held, and to that position itself; to end a signal, a
+        # mode looks back one sample more than it appends.
         history = max((span + held) // s, -(-held // s))
         if geometry.padding_mode != "zeros":
             history = max(history, after + 1)
@@ -77,8 +79,7 @@ class Schedule:
             ),
             history=history,
             latency=left + held,
-            # reflect: the first output sample sees x[before] mirrored
-            warm_up=max((left + held) // s + 1, before + 1 if geometry.padding_mode == "reflect" else 1),
+            warm_up=max((left + held) // s + 1, needs(before)),
             after=after,
         )
 
@@ -132,8 +133,9 @@ class ConvTranspose1dStream:
 
     ``zeros`` and ``replicate`` need no more latency than the crop; ``reflect`` only the longer warm-up.
 
-    Results have the bits of the whole-signal call, but for chunks of less than 32 samples (and `flush`) if the kernel
-    is "winograd", and for "gemm" (see `dispatch.choose_kernel`), whose last bits may depend on the chunking.
+    Results have the bits of the whole-signal call where the layer's plan is consistent (``convt1d info --layer`` says
+    so under "same bits"). Elsewhere the last bits of chunks of less than 32 samples, and of `flush`, may depend on the
+    chunking; of BLAS' products (kernel "gemm") those of any chunk.
 
     A chunk costs the arithmetic of its samples, about 5 us, and the copying of it. The first chunk packs the weights,
     and a chunk length that is new costs some 30 us once; 512 lengths are remembered. The buffer holds the largest
@@ -159,10 +161,11 @@ class ConvTranspose1dStream:
         if not isinstance(layer, ConvTranspose1d):
             raise TypeError(f"layer must be a ConvTranspose1d, got {type(layer).__name__}")
         geometry = layer._operator.geometry
-        if geometry.padding_mode == "circular":
+        if padding.MODES[geometry.padding_mode].needs is None:
+            possible = [mode for mode, known in padding.MODES.items() if known.needs is not None]
             raise ValueError(
-                "padding_mode must be zeros, reflect or replicate for a stream, got 'circular': its first output "
-                "samples depend on the last input samples"
+                f"padding_mode must be {', '.join(possible[:-1])} or {possible[-1]} for a stream, "
+                f"got {geometry.padding_mode!r}: its first output samples depend on the last input samples"
             )
         threads.count(workers)  # a wrong number is told here, not with the first chunk
         schedule = Schedule.of(geometry)
@@ -412,7 +415,7 @@ class ConvTranspose1dStream:
         self._lead, self._dtype, self._result = samples.shape[:-1], samples.dtype, result
 
     def _new_buffer(self, lead, dtype, kept, n):
-        shape = (*lead, dispatch.leading(kept + max(n, kept, _ROOM)))
+        shape = (*lead, arrays.leading_dimension(kept + max(n, kept, _ROOM)))
         arrays.check_size("the stream's buffer", shape, dtype)
         return np.empty(shape, dtype)
 

@@ -13,20 +13,18 @@ from typing import Any
 
 from . import memory
 
-# Work below this stays on one thread: waking a second one costs 5..50 us (Zen 4, 2026-11).
+# Seconds of work below which a call stays on one thread: waking a second one costs 5 to 50 us (Zen 4, 2026-11).
 SERIAL_SECONDS = 60e-6
-# More threads than this are never used; cpu/_runtime.pxd has room for as many.
-MOST = 256
-# What one thread does, to estimate that work: multiply-adds and bytes per second. Only the order matters.
+# Multiply-adds and bytes per second of one thread, to estimate that work. Only the order matters.
 _MULTIPLY_ADDS = 40e9
 _BYTES = 15e9
-# Where other processes keep the cores busy, a call waits for its own threads, spinning, until they get their turn: 50
-# to 250 times as long as it takes alone (0.2 ms of work on two cores, one and four busy processes; Zen 4, 2026-11).
-# A call that took so much longer than it would have alone, and more than this,
+# Where other processes keep the cores busy, a call waits for its own threads until they get their turn: 50 to 250 times
+# as long as it takes alone (0.2 ms of work on two cores, one and four busy processes; Zen 4, 2026-11). A call is called
+# disturbed if it took LOSS times as long as it would have alone, and SPARE seconds more.
 _LOSS, _SPARE = 1.25, 100e-6
-# ... leaves the calls of the next so many times its wait to one thread: trying again costs a twentieth.
-_PATIENCE = 20
-_alone_until = 0.0
+# After a disturbed call, calls stay on one thread for so many times its wait: trying again costs a twentieth.
+_RETRY_FACTOR = 20
+_serial_until = 0.0
 
 
 def count(workers: object) -> int:
@@ -43,29 +41,35 @@ def count(workers: object) -> int:
     except TypeError:
         raise TypeError(f"workers must be None or an int, got {workers!r}") from None
     if n > 0:
-        return min(n, MOST)
+        return min(n, _runtime().most_threads())
     cores = os.cpu_count() or 1  # asks the system, 6 us: only where it is needed
     if n == 0 or n < -cores:
         raise ValueError(f"workers must be positive, or negative and at least -{cores} (the cores), got {n}")
     return cores + 1 + n
 
 
-def paying(multiply_adds: int, data_bytes: int, allowed: int | None) -> int:
-    """Threads worth using for a call of this much work; `allowed` None: `count(None)`, which takes a system call
-    (0.6 us), asked for only if it matters."""
-    seconds = max(multiply_adds / _MULTIPLY_ADDS, data_bytes / _BYTES)
-    if allowed == 1 or seconds <= SERIAL_SECONDS or time.monotonic() < _alone_until:
+def estimate(multiply_adds: int, data_bytes: int) -> float:
+    """Seconds that one thread takes for so much work."""
+    return max(multiply_adds / _MULTIPLY_ADDS, data_bytes / _BYTES)
+
+
+def worthwhile(seconds: float, allowed: int | None) -> int:
+    """Threads worth using for a call that takes one thread so many `seconds`.
+
+    `allowed` None stands for `count(None)`, which takes a system call (0.6 us) and is asked for only if it matters.
+    """
+    if allowed == 1 or seconds <= SERIAL_SECONDS or time.monotonic() < _serial_until:
         return 1
     if allowed is None:
         allowed = count(None)
     return max(1, min(allowed, int(seconds / (SERIAL_SECONDS / 2))))
 
 
-def learn(own: float, waited: float, share: float) -> None:
+def report_wait(own: float, waited: float, share: float) -> None:
     """How a parallel call went: its caller worked `own` seconds on a `share` of it, then waited for the others."""
-    global _alone_until
+    global _serial_until
     if share > 0 and own + waited > _LOSS * own / share + _SPARE:
-        _alone_until = time.monotonic() + _PATIENCE * waited
+        _serial_until = time.monotonic() + _RETRY_FACTOR * waited
 
 
 def release_workspaces() -> int:

@@ -7,7 +7,7 @@
         |
     _Pack                            weights, packed; kept from call to call while their bits stay the same
         |
-    functional.Operator, gradients.Backward
+    operator.Operator, gradients.Backward
 
 Only this module needs torch when it is imported; nothing in convt1d imports it.
 """
@@ -30,8 +30,8 @@ from torch.nn.modules.utils import _single
 from torch.nn.utils import parametrize
 
 from . import geometry as geometry_module
-from .functional import Operator
 from .gradients import NEEDS, Backward
+from .operator import Operator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

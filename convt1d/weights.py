@@ -26,16 +26,13 @@ import numpy as np
 
 from . import arrays, files
 from . import geometry as geometry_module
-from .geometry import Geometry, as_int, as_length, output_length
+from .geometry import SETTINGS, Geometry, as_int, as_length, output_length
 
 # What names a weight in a state: as it is, or under weight_norm (old and new); then what cannot be taken.
 _OLD_NORM = ("weight_g", "weight_v")
 _PARAMETRIZED = "parametrizations."
 _NEW_NORM = (_PARAMETRIZED + "weight.original0", _PARAMETRIZED + "weight.original1")
 _FORMS = ("weight", "weight_orig", _PARAMETRIZED + "weight.original", _OLD_NORM[1], _NEW_NORM[1])
-
-# Settings a .npz file may hold beside the weights, as `convt1d apply` reads them.
-SETTINGS = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
 
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 _MOST_NAMES = 12  # in an error message

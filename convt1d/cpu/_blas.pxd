@@ -3,7 +3,7 @@
 
 from scipy.linalg.cython_blas cimport dgemm, sgemm
 
-from convt1d.cpu._simd cimport real
+from convt1d.cpu._microkernels cimport real
 
 
 cdef inline void gemm_nt(int m, int n, int k, const real *a, int lda, const real *b, int ldb,

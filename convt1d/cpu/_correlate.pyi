@@ -4,10 +4,11 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from convt1d import dispatch, geometry
+from convt1d import geometry
+from convt1d.cpu.gradient import GradientPlan
 
 def weight_gradient(
-    plan: dispatch.GradientPlan,
+    plan: GradientPlan,
     geometry: geometry.Geometry,
     sources: Sequence[NDArray[np.int64]],
     halo: tuple[int, int],

@@ -26,11 +26,14 @@ from cython.parallel cimport prange
 from libc.stdint cimport int64_t
 from libc.string cimport memset
 
-from convt1d.cpu._load cimport Phases, Signal, floor_div, leading, load_phases, load_run
+from convt1d.cpu._load cimport InputRows, Signal, floor_div, load_branches, load_run
+from convt1d.cpu._microkernels cimport Microkernels, real
 from convt1d.cpu._runtime cimport (
-    LEVEL, MOST_THREADS, Watch, begin_watch, did, give_workspace, omp_get_thread_num, settle, take_workspace, team,
+    MOST_THREADS, RegionTimer, add_items, begin_region, finish_region, give_workspace, microkernels_for,
+    omp_get_thread_num, take_workspace, team,
 )
-from convt1d.cpu._simd cimport correlate_leaf, dot_leaf, gather_leaf, real, unfold_leaf
+
+from convt1d.arrays import leading_dimension
 
 cdef enum:
     UNFOLD_SIZE = 4096     # numbers unfolded at a time: 16 or 32 KiB, an L1
@@ -42,18 +45,30 @@ cdef enum Along:
     ALONG_G
     ALONG_TIME
 
-cdef struct Job:
-    Signal x, g
-    Phases phases               # of g, along time
-    Py_ssize_t period, step, ldg
-    void *out
-    int level
-    Along along
-    Py_ssize_t parts, batch, channels, outputs, groups, kernel_size      # channels and outputs of a group
+# Sizes of a group.
+cdef struct Size:
+    Py_ssize_t parts, batch, outputs, groups, kernel_size
+    Py_ssize_t inputs, pairs            # real (channel), (output, tap)
+
+cdef struct Taps:
     Py_ssize_t stride, dilation, left
+    Py_ssize_t period, step             # of the taps of one branch
     Py_ssize_t before, after            # time steps outside x, of the padding mode
-    Py_ssize_t tile, rows, columns, row_blocks, column_blocks, ldc, ldroom
-    Py_ssize_t inputs, pairs            # real (channel), (output, tap) of a group
+
+# How the gradient is cut, see gradient.GradientPlan; and leading dimensions.
+cdef struct Cut:
+    Py_ssize_t tile, rows, columns, row_blocks, column_blocks
+    Py_ssize_t ldc, ldg, ldroom, ldzeros
+
+cdef struct Job:
+    const Microkernels *microkernels
+    Signal x, g
+    InputRows branches          # of g, along time
+    Along along
+    Size size
+    Taps taps
+    Cut cut
+    void *out
 
 # One block of the gradient, and the workspace it is made in.
 cdef struct Block:
@@ -64,19 +79,21 @@ cdef struct Block:
 
 cdef inline Py_ssize_t position(const Job *job, Py_ssize_t j) noexcept nogil:
     """Where pair j meets g at time step 0."""
-    return job.dilation * (j // job.parts % job.kernel_size) - job.left
+    return job.taps.dilation * (j // job.size.parts % job.size.kernel_size) - job.taps.left
 
 
 cdef inline const real *place(const Job *job, const real *g, Py_ssize_t j) noexcept nogil:
     """The number of g that pair j meets at time step 0."""
-    return g + (j // (job.kernel_size * job.parts)) * job.g.sc + position(job, j) * job.g.sl + j % job.parts
+    cdef Py_ssize_t parts = job.size.parts
+    return g + (j // (job.size.kernel_size * parts)) * job.g.sc + position(job, j) * job.g.sl + j % parts
 
 
 cdef void unfold(const Job *job, const Block *block, const real *g, Py_ssize_t i, Py_ssize_t n,
                  real *dst) noexcept nogil:
     """Rows of time steps i .. i+n-1:  dst[t, (o, k)] = g[o, stride*(i+t) + dilation*k - left], 0 outside g."""
-    cdef Py_ssize_t per = job.kernel_size * job.parts, S = job.stride, j = block.j0, end = block.j0 + block.pairs
-    cdef Py_ssize_t width, outputs, at, span, lo, hi, t, o, k, u, tap, parts = job.parts
+    cdef Py_ssize_t per = job.size.kernel_size * job.size.parts, S = job.taps.stride
+    cdef Py_ssize_t j = block.j0, end = block.j0 + block.pairs
+    cdef Py_ssize_t width, outputs, at, span, lo, hi, t, o, k, u, tap, parts = job.size.parts
     cdef const real *row
     cdef real *to
     while j < end:
@@ -87,21 +104,21 @@ cdef void unfold(const Job *job, const Block *block, const real *g, Py_ssize_t i
         span = position(job, j + width - 1) - at
         lo = min(max(-floor_div(at, S), i), i + n)
         hi = max(min(floor_div(job.g.length - 1 - at - span, S) + 1, i + n), lo)
-        if job.dilation > 1 or job.g.sl != job.parts:
+        if job.taps.dilation > 1 or job.g.sl != job.size.parts:
             hi = lo
         if hi > lo:
-            unfold_leaf[real](job.level, dst + (lo - i) * job.ldc, job.ldc, place[real](job, g, j) + lo * S * job.parts,
-                              job.g.sc, outputs, S * job.parts, width, hi - lo)
+            job.microkernels.unfold(dst + (lo - i) * job.cut.ldc, job.cut.ldc, place[real](job, g, j) + lo * S * parts,
+                                    job.g.sc, outputs, S * parts, width, hi - lo)
         for t in range(n):
             if lo - i <= t < hi - i:
                 continue
-            to = dst + t * job.ldc
+            to = dst + t * job.cut.ldc
             for o in range(outputs):
                 row = place[real](job, g, j + o * per) + (i + t) * S * job.g.sl
                 for k in range(width):
                     tap = k // parts
-                    u = (i + t) * S + at + tap * job.dilation
-                    to[k] = row[tap * job.dilation * job.g.sl + k % parts] if 0 <= u < job.g.length else 0
+                    u = (i + t) * S + at + tap * job.taps.dilation
+                    to[k] = row[tap * job.taps.dilation * job.g.sl + k % parts] if 0 <= u < job.g.length else 0
                 to += width
         j += outputs * width
         dst += outputs * width
@@ -116,7 +133,8 @@ cdef inline void transpose(const Job *job, const real **rows, Py_ssize_t channel
         t = 0
         while t < n:
             steps = min(n - t, <Py_ssize_t>32)
-            gather_leaf[real](job.level, dst + t * job.ldc + c, job.ldc, rows + c, t, width, steps, zeros)
+            job.microkernels.interleave(dst + t * job.cut.ldc + c, job.cut.ldc, <const void **>(rows + c), t, width,
+                                        steps, zeros)
             t += steps
         c += width
 
@@ -124,17 +142,19 @@ cdef inline void transpose(const Job *job, const real **rows, Py_ssize_t channel
 cdef void dots(const Job *job, const Block *block, const real *g, Py_ssize_t i, Py_ssize_t n, real *sums,
                real *tile, const real **rows) noexcept nogil:
     """Time steps i .. i+n-1 along time. Tap k is phase k mod period of g, k // period steps later."""
-    cdef Py_ssize_t c, j, k, per = job.kernel_size * job.parts, phases = job.phases.slots // job.parts
-    cdef Py_ssize_t later = (job.kernel_size - 1) // job.period * job.step
+    cdef Py_ssize_t c, j, k, per = job.size.kernel_size * job.size.parts, phases = job.branches.count // job.size.parts
+    cdef Py_ssize_t later = (job.size.kernel_size - 1) // job.taps.period * job.taps.step
     cdef const real **pairs = rows + block.channels
-    load_phases[real](&job.g, job.level, &job.phases, g, job.parts, 0, job.outputs * job.phases.slots, i, n + later,
-                      tile, job.ldg)
+    load_branches[real](&job.g, job.microkernels, &job.branches, g, job.size.parts, 0,
+                        job.size.outputs * job.branches.count, i, n + later, tile, job.cut.ldg)
     for j in range(block.pairs):
-        k = j % per // job.parts
-        pairs[j] = (tile + ((j // per * phases + k % job.period) * job.parts + j % job.parts) * job.ldg
-                    + k // job.period * job.step)
+        k = j % per // job.size.parts
+        pairs[j] = (tile
+                    + ((j // per * phases + k % job.taps.period) * job.size.parts + j % job.size.parts) * job.cut.ldg
+                    + k // job.taps.period * job.taps.step)
     for c in range(block.channels):
-        dot_leaf[real](job.level, rows[c], pairs, block.pairs, sums + c * block.pairs * job.ldc, job.ldc, n)
+        job.microkernels.dot(rows[c], <const void **>pairs, block.pairs, sums + c * block.pairs * job.cut.ldc,
+                             job.cut.ldc, n)
 
 
 cdef void run(const Job *job, const Block *block, const real *x, const real *g, Py_ssize_t i, Py_ssize_t n,
@@ -144,30 +164,32 @@ cdef void run(const Job *job, const Block *block, const real *x, const real *g, 
     cdef Py_ssize_t r, u, k, stride
     cdef bint copied = i < 0 or i + n > job.x.length
     if copied or job.along != ALONG_G and job.x.sl != 1:
-        load_run[real](&job.x, job.level, x, job.parts, block.c0, block.c0 + block.channels, i, n, room, job.ldroom)
+        load_run[real](&job.x, job.microkernels, x, job.size.parts, block.c0, block.c0 + block.channels, i, n, room,
+                       job.cut.ldroom)
     for r in range(block.channels):
-        rows[r] = room + r * job.ldroom
+        rows[r] = room + r * job.cut.ldroom
         if not copied and (job.x.sl == 1 or job.along == ALONG_G):
-            rows[r] = x + ((block.c0 + r) // job.parts) * job.x.sc + (block.c0 + r) % job.parts + i * job.x.sl
+            rows[r] = x + ((block.c0 + r) // job.size.parts) * job.x.sc + (block.c0 + r) % job.size.parts + i * job.x.sl
     stride = 1 if copied else job.x.sl
     if job.along == ALONG_TIME:
         dots[real](job, block, g, i, n, sums, tile, rows)
         return
     if job.along == ALONG_X:
         transpose[real](job, rows, block.channels, n, zeros, tile)
-        stride = job.stride * job.g.sl
+        stride = job.taps.stride * job.g.sl
         for r in range(block.pairs):
             rows[r] = place[real](job, g, block.j0 + r) + i * stride
-            u = i * job.stride + position(job, block.j0 + r)
+            u = i * job.taps.stride + position(job, block.j0 + r)
             if not all_inside and not 0 <= u < job.g.length:
                 rows[r] = zeros         # n is 1
     else:
         r = max(UNFOLD_SIZE // block.ncolumns, <Py_ssize_t>8)
         k = 0
         while k < n:
-            unfold[real](job, block, g, i + k, min(r, n - k), tile + k * job.ldc)
+            unfold[real](job, block, g, i + k, min(r, n - k), tile + k * job.cut.ldc)
             k += r
-    correlate_leaf[real](job.level, rows, stride, block.nrows, tile, job.ldc, sums, job.ldc, n, block.ncolumns)
+    job.microkernels.correlate(<const void **>rows, stride, block.nrows, tile, job.cut.ldc, sums, job.cut.ldc, n,
+                               block.ncolumns, job.microkernels.rows_ahead)
 
 
 cdef void finish(const Job *job, const Block *block, const real *sums, const real **rows, const real *zeros,
@@ -176,15 +198,15 @@ cdef void finish(const Job *job, const Block *block, const real *sums, const rea
     cdef Py_ssize_t r, k, c, j, px, pg, lane
     cdef real *to
     cdef real value
-    if job.parts == 1 and job.along == ALONG_X:
+    if job.size.parts == 1 and job.along == ALONG_X:
         for r in range(block.nrows):
-            rows[r] = sums + r * job.ldc
-        gather_leaf[real](job.level, out + block.c0 * job.pairs + block.j0, job.pairs, rows, 0, block.nrows,
-                          block.ncolumns, zeros)
+            rows[r] = sums + r * job.cut.ldc
+        job.microkernels.interleave(out + block.c0 * job.size.pairs + block.j0, job.size.pairs, <const void **>rows, 0,
+                                    block.nrows, block.ncolumns, zeros)
         return
     for r in range(block.nrows):
         for k in range(block.ncolumns):
-            value = sums[r * job.ldc + k]
+            value = sums[r * job.cut.ldc + k]
             if job.along == ALONG_X:
                 c, j = block.c0 + k, block.j0 + r
             elif job.along == ALONG_G:
@@ -192,15 +214,15 @@ cdef void finish(const Job *job, const Block *block, const real *sums, const rea
             elif k > 0:
                 break
             else:
-                c, j = r // job.pairs, r % job.pairs
+                c, j = r // job.size.pairs, r % job.size.pairs
                 for lane in range(1, block.ncolumns):
-                    value += sums[r * job.ldc + lane]
-            if job.parts == 1:
-                out[c * job.pairs + j] = value
+                    value += sums[r * job.cut.ldc + lane]
+            if job.size.parts == 1:
+                out[c * job.size.pairs + j] = value
                 continue
             # both sides alternate between re and im: of the four products of a pair, the first of each part begins it
             px, pg = c % 2, j % 2
-            to = out + c // 2 * job.pairs + j - pg + (px ^ pg)
+            to = out + c // 2 * job.size.pairs + j - pg + (px ^ pg)
             if px == 1 and pg == 0:
                 value = -value
             to[0] = value if (pg if job.along == ALONG_X else px) == 0 else to[0] + value
@@ -208,47 +230,47 @@ cdef void finish(const Job *job, const Block *block, const real *sums, const rea
 
 cdef void run_item(const Job *job, Py_ssize_t item, real *workspace) noexcept nogil:
     """One block of the gradient; all of time."""
-    cdef Py_ssize_t group = item // (job.column_blocks * job.row_blocks)
-    cdef Py_ssize_t row0 = item // job.column_blocks % job.row_blocks * job.rows
-    cdef Py_ssize_t column0 = item % job.column_blocks * job.columns
+    cdef Py_ssize_t group = item // (job.cut.column_blocks * job.cut.row_blocks)
+    cdef Py_ssize_t row0 = item // job.cut.column_blocks % job.cut.row_blocks * job.cut.rows
+    cdef Py_ssize_t column0 = item % job.cut.column_blocks * job.cut.columns
     cdef bint inside
     cdef Block block
     # the workspace: sums, vectors, rows on their way, a row of zeros, pointers
     cdef real *sums = workspace
-    cdef real *tile = sums + job.rows * job.ldc
-    cdef real *room = tile + (job.outputs * job.phases.slots * job.ldg if job.along == ALONG_TIME
-                              else job.tile * job.ldc)
+    cdef real *tile = sums + job.cut.rows * job.cut.ldc
+    cdef real *room = tile + (job.size.outputs * job.branches.count * job.cut.ldg if job.along == ALONG_TIME
+                              else job.cut.tile * job.cut.ldc)
     cdef real *zeros
     cdef const real **rows
-    cdef const real *x = <const real *>job.x.x + group * (job.inputs // job.parts) * job.x.sc
-    cdef const real *g = <const real *>job.g.x + group * job.outputs * job.g.sc
-    cdef Py_ssize_t n, i, end, steps, lo, hi, S = job.stride, near, far
+    cdef const real *x = <const real *>job.x.x + group * (job.size.inputs // job.size.parts) * job.x.sc
+    cdef const real *g = <const real *>job.g.x + group * job.size.outputs * job.g.sc
+    cdef Py_ssize_t n, i, end, steps, lo, hi, S = job.taps.stride, near, far
     if job.along == ALONG_TIME:
-        block.c0, block.channels, block.j0, block.pairs = 0, job.inputs, 0, job.pairs
-        block.nrows, block.ncolumns = job.rows, job.columns
-        zeros = room + job.inputs * job.ldroom
+        block.c0, block.channels, block.j0, block.pairs = 0, job.size.inputs, 0, job.size.pairs
+        block.nrows, block.ncolumns = job.cut.rows, job.cut.columns
+        zeros = room + job.size.inputs * job.cut.ldroom
     elif job.along == ALONG_X:
-        block.c0, block.channels = column0, min(job.columns, job.inputs - column0)
-        block.j0, block.pairs = row0, min(job.rows, job.pairs - row0)
+        block.c0, block.channels = column0, min(job.cut.columns, job.size.inputs - column0)
+        block.j0, block.pairs = row0, min(job.cut.rows, job.size.pairs - row0)
         block.nrows, block.ncolumns = block.pairs, block.channels
-        zeros = room + job.columns * job.ldroom
+        zeros = room + job.cut.columns * job.cut.ldroom
     else:
-        block.c0, block.channels = row0, min(job.rows, job.inputs - row0)
-        block.j0, block.pairs = column0, min(job.columns, job.pairs - column0)
+        block.c0, block.channels = row0, min(job.cut.rows, job.size.inputs - row0)
+        block.j0, block.pairs = column0, min(job.cut.columns, job.size.pairs - column0)
         block.nrows, block.ncolumns = block.channels, block.pairs
-        zeros = room + job.rows * job.ldroom
-    rows = <const real **>(zeros + leading(max(job.rows, job.ldc)))      # a multiple of 16: aligned for pointers
-    memset(sums, 0, block.nrows * job.ldc * sizeof(real))
-    memset(zeros, 0, max(job.rows, job.ldc) * sizeof(real))
+        zeros = room + job.cut.rows * job.cut.ldroom
+    rows = <const real **>(zeros + job.cut.ldzeros)      # a multiple of 16: aligned for pointers
+    memset(sums, 0, block.nrows * job.cut.ldc * sizeof(real))
+    memset(zeros, 0, max(job.cut.rows, job.cut.ldc) * sizeof(real))
     # time steps [lo, hi) at which all pairs meet g
-    near, far = -job.left, job.dilation * (job.kernel_size - 1) - job.left
+    near, far = -job.taps.left, job.taps.dilation * (job.size.kernel_size - 1) - job.taps.left
     lo = max(-floor_div(near, S), <Py_ssize_t>0)
     hi = min(floor_div(job.g.length - 1 - far, S) + 1, job.x.length)
-    for n in range(job.batch):
-        i, end = -job.before, job.x.length + job.after
+    for n in range(job.size.batch):
+        i, end = -job.taps.before, job.x.length + job.taps.after
         while i < end:
             if 0 <= i < job.x.length and (job.along != ALONG_X or lo <= i < hi):
-                steps = min(job.tile, (hi if job.along == ALONG_X else job.x.length) - i)
+                steps = min(job.cut.tile, (hi if job.along == ALONG_X else job.x.length) - i)
                 inside = True
             else:
                 steps = 1
@@ -258,20 +280,20 @@ cdef void run_item(const Job *job, Py_ssize_t item, real *workspace) noexcept no
             run[real](job, &block, x + n * job.x.sn, g + n * job.g.sn, i, steps, inside, sums, tile, room, rows, zeros)
             i += steps
     finish[real](job, &block, sums, rows, zeros,
-                 <real *>job.out + group * (job.inputs // job.parts) * job.pairs)
+                 <real *>job.out + group * (job.size.inputs // job.size.parts) * job.size.pairs)
 
 
-cdef void run_items(const Job *job, Py_ssize_t items, int threads, void **workspaces, Watch *watch,
+cdef void run_items(const Job *job, Py_ssize_t items, int threads, void **workspaces, RegionTimer *timer,
                     real unused) noexcept nogil:
     cdef Py_ssize_t item
     if threads == 1:            # no parallel region at all
         for item in range(items):
             run_item[real](job, item, <real *>workspaces[0])
         return
-    begin_watch(watch)
+    begin_region(timer)
     for item in prange(items, schedule="dynamic", num_threads=threads):
         run_item[real](job, item, <real *>workspaces[omp_get_thread_num()])
-        did(watch, 1)
+        add_items(timer, 1)
 
 
 def weight_gradient(plan, geometry, sources, halo, x, g, out, int threads):
@@ -279,7 +301,7 @@ def weight_gradient(plan, geometry, sources, halo, x, g, out, int threads):
 
     Parameters
     ----------
-    plan : dispatch.GradientPlan
+    plan : gradient.GradientPlan
     geometry : Geometry
     sources : tuple of ndarray
         As from `padding.halo_sources`.
@@ -297,43 +319,47 @@ def weight_gradient(plan, geometry, sources, halo, x, g, out, int threads):
     cdef const int64_t[::1] after = sources[1]
     cdef const int64_t[::1] offsets = plan.offsets
     cdef Py_buffer xb, gb, ob
-    cdef Py_ssize_t size = x.dtype.itemsize // plan.parts, items
+    cdef Py_ssize_t size = x.dtype.itemsize // plan.parts, items, n
     cdef bint double_precision = size == 8
     cdef void *workspaces[MOST_THREADS]
     cdef int i, taken = 0
-    cdef Watch watch
-    job.level = LEVEL
-    job.parts, job.batch, job.groups = plan.parts, x.shape[0], geometry.groups
-    job.channels, job.outputs = x.shape[1] // job.groups, g.shape[1] // job.groups
-    job.kernel_size, job.stride, job.dilation = geometry.kernel_size, geometry.stride, geometry.dilation
-    job.left, job.before, job.after = geometry.padding[0], halo[0], halo[1]
-    job.inputs, job.pairs = job.channels * job.parts, job.outputs * job.kernel_size * job.parts
+    cdef RegionTimer timer
+    job.microkernels = microkernels_for(double_precision)
+    job.size.parts, job.size.batch, job.size.groups = plan.parts, x.shape[0], geometry.groups
+    job.size.outputs = g.shape[1] // job.size.groups
+    job.size.kernel_size, job.taps.stride, job.taps.dilation = geometry.kernel_size, geometry.stride, geometry.dilation
+    job.taps.left, job.taps.before, job.taps.after = geometry.padding[0], halo[0], halo[1]
+    job.size.inputs = x.shape[1] // job.size.groups * job.size.parts
+    job.size.pairs = job.size.outputs * job.size.kernel_size * job.size.parts
     job.along = {"x": ALONG_X, "g": ALONG_G, "time": ALONG_TIME}[plan.along]
-    job.tile, job.rows, job.columns = plan.tile, plan.rows, plan.columns
-    job.ldc = leading(job.columns)
-    job.ldroom = <Py_ssize_t>HALO_STEPS if job.along == ALONG_G else job.tile
-    job.phases.stride, job.phases.slots, job.phases.offsets = job.stride, plan.slots, &offsets[0]
-    job.phases.consecutive = job.dilation == 1
-    job.period, job.step = plan.period, plan.step
-    job.ldg = leading(job.tile + (job.kernel_size - 1) // job.period * job.step)
+    job.cut.tile, job.cut.rows, job.cut.columns = plan.tile, plan.rows, plan.columns
+    job.cut.ldc = leading_dimension(job.cut.columns)
+    job.cut.ldroom = <Py_ssize_t>HALO_STEPS if job.along == ALONG_G else job.cut.tile
+    job.branches.stride, job.branches.count, job.branches.offsets = job.taps.stride, plan.branches, &offsets[0]
+    job.branches.consecutive = job.taps.dilation == 1
+    job.taps.period, job.taps.step = plan.period, plan.step
+    job.cut.ldg = leading_dimension(job.cut.tile + (job.size.kernel_size - 1) // job.taps.period * job.taps.step)
     job.x.length, job.g.length = x.shape[2], g.shape[2]
     job.x.hl, job.x.hr, job.g.hl, job.g.hr = before.shape[0], after.shape[0], 0, 0
     job.x.before = &before[0] if job.x.hl else NULL
     job.x.after = &after[0] if job.x.hr else NULL
     job.g.before = job.g.after = NULL
-    job.column_blocks = 1
+    job.cut.column_blocks = 1
     if job.along != ALONG_TIME:
-        job.column_blocks = ((job.inputs if job.along == ALONG_X else job.pairs) + job.columns - 1) // job.columns
+        n = job.size.inputs if job.along == ALONG_X else job.size.pairs
+        job.cut.column_blocks = (n + job.cut.columns - 1) // job.cut.columns
     # several items a thread if the gradient is large enough; the size of a block does not change its bits
     threads = max(1, min(threads, MOST_THREADS))
     while True:
-        job.row_blocks = 1
+        job.cut.row_blocks = 1
         if job.along != ALONG_TIME:
-            job.row_blocks = ((job.pairs if job.along == ALONG_X else job.inputs) + job.rows - 1) // job.rows
-        items = job.groups * job.row_blocks * job.column_blocks
-        if threads == 1 or items >= 4 * threads or job.rows <= FEWEST_ROWS or job.along == ALONG_TIME:
+            n = job.size.pairs if job.along == ALONG_X else job.size.inputs
+            job.cut.row_blocks = (n + job.cut.rows - 1) // job.cut.rows
+        items = job.size.groups * job.cut.row_blocks * job.cut.column_blocks
+        if threads == 1 or items >= 4 * threads or job.cut.rows <= FEWEST_ROWS or job.along == ALONG_TIME:
             break
-        job.rows = max(job.rows // 2 // FEWEST_ROWS * FEWEST_ROWS, <Py_ssize_t>FEWEST_ROWS)
+        job.cut.rows = max(job.cut.rows // 2 // FEWEST_ROWS * FEWEST_ROWS, <Py_ssize_t>FEWEST_ROWS)
+    job.cut.ldzeros = leading_dimension(max(job.cut.rows, job.cut.ldc))
     threads = <int>min(threads, items)
     PyObject_GetBuffer(x, &xb, PyBUF_STRIDED_RO)
     try:
@@ -352,11 +378,11 @@ def weight_gradient(plan, geometry, sources, halo, x, g, out, int threads):
                         taken += 1
                     with nogil:
                         if double_precision:
-                            run_items[double](&job, items, threads, workspaces, &watch, 0)
+                            run_items[double](&job, items, threads, workspaces, &timer, 0)
                         else:
-                            run_items[float](&job, items, threads, workspaces, &watch, 0)
+                            run_items[float](&job, items, threads, workspaces, &timer, 0)
                     if threads > 1:
-                        settle(&watch, items)
+                        finish_region(&timer, items)
                 finally:
                     for i in range(taken):
                         give_workspace(workspaces[i])

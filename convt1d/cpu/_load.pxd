@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Reading a signal: runs of the extended signal, or of its phases, into rows of a tile.
+"""Reading a signal: runs of the extended signal, or of its residue classes, into rows of a tile.
 
     ... -hl ..... -1 | 0 ........ length-1 | length ... length+hr-1 ...     padding.halo_sources;
     ...  x[before[]] |         x           |        x[after[]]      ...     0 if hl, hr are 0
@@ -7,7 +7,7 @@
 
 from libc.stdint cimport int64_t
 
-from convt1d.cpu._simd cimport copy_leaf, real, split_leaf
+from convt1d.cpu._microkernels cimport Microkernels, real
 
 cdef struct Signal:
     const void *x                   # strides in real numbers; sp: from the real to the imaginary part
@@ -18,19 +18,16 @@ cdef struct Signal:
     Py_ssize_t hl, hr
 
 
-# Rows of a strided layer's input: row (o, slot) holds x[o, stride*j + offsets[slot]] at column j.
-cdef struct Phases:
-    Py_ssize_t stride, slots        # slots: real rows of an input channel
-    const int64_t *offsets          # of every parts-th slot, in samples
+# The rows that one input channel becomes, see problem.InputRows: row (o, branch) of a strided layer's input holds
+# x[o, stride*j + offsets[branch]] at column j.
+cdef struct InputRows:
+    Py_ssize_t stride, count, long
+    const int64_t *offsets          # of every parts-th row, in samples
     bint consecutive                # offsets that rise by one
 
 
 cdef inline Py_ssize_t floor_div(Py_ssize_t a, Py_ssize_t b) noexcept nogil:
     return a // b if a >= 0 else -((b - 1 - a) // b)
-
-
-cdef inline Py_ssize_t leading(Py_ssize_t width) noexcept nogil:
-    return ((width + 31) // 16 | 1) * 16      # dispatch.leading
 
 
 cdef inline real sample_at(const Signal *signal, const real *row, Py_ssize_t i) noexcept nogil:
@@ -42,8 +39,9 @@ cdef inline real sample_at(const Signal *signal, const real *row, Py_ssize_t i) 
     return row[signal.after[(i - signal.length) % signal.hr] * signal.sl] if signal.hr > 0 else 0
 
 
-cdef inline void load_run(const Signal *signal, int level, const real *x, Py_ssize_t parts, Py_ssize_t c0,
-                          Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, real *dst, Py_ssize_t ldd) noexcept nogil:
+cdef inline void load_run(const Signal *signal, const Microkernels *microkernels, const real *x, Py_ssize_t parts,
+                          Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, real *dst,
+                          Py_ssize_t ldd) noexcept nogil:
     """Samples i .. i+n-1, real channels c0 .. c1-1."""
     cdef Py_ssize_t c, j, sl = signal.sl
     cdef bint side_by_side = signal.sc == parts and sl >= c1 - c0 and sl > 1      # channels last: a transpose
@@ -53,9 +51,10 @@ cdef inline void load_run(const Signal *signal, int level, const real *x, Py_ssi
     cdef Py_ssize_t hi = max(min(signal.length - i, n), lo)
     cdef const real *row
     if side_by_side and hi > lo:
-        split_leaf[real](level, dst + lo, ldd, x + (i + lo) * sl + c0, sl, c1 - c0, hi - lo)
+        microkernels.deinterleave(dst + lo, ldd, x + (i + lo) * sl + c0, sl, c1 - c0, hi - lo)
     if rows:
-        copy_leaf[real](level, dst + lo, ldd, x + c0 * signal.sc + i + lo, signal.sc, c1 - c0, hi - lo)
+        microkernels.copy(dst + lo, ldd, x + c0 * signal.sc + i + lo, signal.sc, c1 - c0, hi - lo,
+                          microkernels.rows_ahead)
     for c in range(c0, c1):
         row = x + (c // parts) * signal.sc + (c % parts) * signal.sp if parts > 1 else x + c * signal.sc
         for j in range(lo):
@@ -68,35 +67,35 @@ cdef inline void load_run(const Signal *signal, int level, const real *x, Py_ssi
         dst += ldd
 
 
-cdef inline void load_phases(const Signal *signal, int level, const Phases *phases, const real *x, Py_ssize_t parts,
-                             Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, real *dst,
-                             Py_ssize_t ldd) noexcept nogil:
-    """Columns i .. i+n-1 of the real rows c0 .. c1-1, counted (channel, slot, part).
+cdef inline void load_branches(const Signal *signal, const Microkernels *microkernels, const InputRows *rows,
+                               const real *x, Py_ssize_t parts, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i,
+                               Py_ssize_t n, real *dst, Py_ssize_t ldd) noexcept nogil:
+    """Columns i .. i+n-1 of the real rows c0 .. c1-1, counted (channel, branch, part).
 
         position   stride*j + offsets[0]   + 1   + 2 ...   stride*(j+1) + offsets[0] ...
-        row           slot 0                1     2                slot 0                    (consecutive offsets)
+        row           branch 0              1     2                branch 0                  (consecutive offsets)
     """
-    cdef Py_ssize_t c = c0, r, r0, r1, j, lo = i, hi = i, offset, last, S = phases.stride, end = i + n
+    cdef Py_ssize_t c = c0, r, r0, r1, j, lo = i, hi = i, offset, last, S = rows.stride, end = i + n
     cdef const real *channel
     cdef const real *row
     cdef bint together
     while c < c1:
-        r0 = c % phases.slots
-        r1 = min(phases.slots, r0 + c1 - c)
-        channel = x + (c // phases.slots) * signal.sc
-        together = phases.consecutive and r1 - r0 == phases.slots and signal.sl == parts
+        r0 = c % rows.count
+        r1 = min(rows.count, r0 + c1 - c)
+        channel = x + (c // rows.count) * signal.sc
+        together = rows.consecutive and r1 - r0 == rows.count and signal.sl == parts
         if together:
-            # columns all of whose slots lie inside the signal
-            offset = phases.offsets[0]
-            last = phases.offsets[phases.slots // parts - 1]
+            # columns all of whose branches lie inside the signal
+            offset = rows.offsets[0]
+            last = rows.offsets[rows.count // parts - 1]
             lo = min(max(-floor_div(offset, S), i), end)
             hi = max(min(floor_div(signal.length - 1 - last, S) + 1, end), lo)
             if hi > lo:
-                split_leaf[real](level, dst + lo - i, ldd, channel + (lo * S + offset) * parts, S * parts,
-                                 phases.slots, hi - lo)
+                microkernels.deinterleave(dst + lo - i, ldd, channel + (lo * S + offset) * parts, S * parts,
+                                          rows.count, hi - lo)
         for r in range(r0, r1):
             row = channel + (r % parts) * signal.sp
-            offset = phases.offsets[r // parts]
+            offset = rows.offsets[r // parts]
             if not together:
                 lo = min(max(-floor_div(offset, S), i), end)
                 hi = max(min(floor_div(signal.length - 1 - offset, S) + 1, end), lo)

@@ -2,6 +2,8 @@
 /* The few OpenMP calls we make, and their serial meaning in a build without OpenMP. */
 #ifndef CONVT1D_OPENMP_H
 #define CONVT1D_OPENMP_H
+/* Threads of one call at most. */
+#define MOST_THREADS 256
 #ifdef _OPENMP
   #include <omp.h>
   #define BUILT_WITH_OPENMP 1

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
+from convt1d.cpu._microkernels cimport Microkernels
+
 cdef extern from "_openmp.h" nogil:
+    enum:
+        MOST_THREADS
     int omp_get_thread_num()
     double omp_get_wtime()
 
@@ -10,26 +14,23 @@ cdef extern from "_shares.h" nogil:
     void share_out(Shares *, int, int)
     int next_part(Shares *, int)
 
-cdef enum:
-    MOST_THREADS = 256
+# How a parallel region goes for the thread that began it.
+cdef struct RegionTimer:
+    double begin, done      # when the region began, when the thread's own last work was done
+    Py_ssize_t items        # the thread's own work items
 
-# How a parallel region went for the thread that began it.
-cdef struct Watch:
-    double begin, done      # when it began, when its own last work was done
-    Py_ssize_t items        # its own share of the work
+cdef inline void begin_region(RegionTimer *timer) noexcept nogil:
+    timer.begin = timer.done = omp_get_wtime()
+    timer.items = 0
 
-cdef inline void begin_watch(Watch *watch) noexcept nogil:
-    watch.begin = watch.done = omp_get_wtime()
-    watch.items = 0
-
-cdef inline void did(Watch *watch, Py_ssize_t items) noexcept nogil:
-    """To be called by each thread of the region after some items."""
+cdef inline void add_items(RegionTimer *timer, Py_ssize_t items) noexcept nogil:
+    """To be called by each thread of the region after some work items."""
     if omp_get_thread_num() == 0:
-        watch.done = omp_get_wtime()
-        watch.items += items
+        timer.done = omp_get_wtime()
+        timer.items += items
 
-cdef int LEVEL
+cdef const Microkernels *microkernels_for(bint is_double) noexcept
 cdef void *take_workspace() except NULL
 cdef void give_workspace(void *workspace) noexcept
 cdef int team(int wanted) noexcept
-cdef settle(Watch *watch, Py_ssize_t items)
+cdef finish_region(RegionTimer *timer, Py_ssize_t items)

@@ -1,17 +1,27 @@
 # SPDX-License-Identifier: MIT
 # cython: language_level=3, freethreading_compatible=True
-"""What all calls share: the processor's SIMD level, OpenMP and forks, the threads' workspaces."""
+"""What all calls share: the instruction set and its microkernels, OpenMP and forks, the threads' workspaces."""
 
 from libc.stdint cimport uintptr_t
 from libc.stdlib cimport free, malloc
 
-from convt1d.cpu._simd cimport simd_bytes, simd_level, simd_rows, simd_vectors, simd_whole
+from convt1d.cpu._microkernels cimport Microkernels, block_vectors
 
 import os
 
 import numpy as np
 
-from convt1d import dispatch, threads
+from convt1d import threads
+from convt1d.cpu import plan, tuning
+from convt1d.cpu.machine import Machine
+
+cdef extern from "instruction_sets.h" nogil:
+    enum:
+        INSTRUCTION_SET_COUNT
+    const char *instruction_set_name(int)
+    bint instruction_set_supported(int)
+    bint made_by_intel()
+    void fill_microkernels(Microkernels *table, int set, bint is_double, int transposes)
 
 cdef extern from "_openmp.h" nogil:
     const int BUILT_WITH_OPENMP
@@ -19,25 +29,53 @@ cdef extern from "_openmp.h" nogil:
     int omp_get_num_procs()
 
 cdef extern from "_team.h" nogil:
-    int startable(int)
+    int ensure_startable(int)
     void prepare_forks()
 
-cdef int _level() except -1:
-    """The processor's SIMD level, or the lower one that CONVT1D_SIMD asks for."""
+#: Names of the instruction sets that this build has; the best comes last.
+INSTRUCTION_SETS = tuple(instruction_set_name(i).decode() for i in range(INSTRUCTION_SET_COUNT))
+
+
+def _instruction_set():
+    """The best set that the processor supports, or a lower one that CONVT1D_SIMD names (or numbers)."""
+    best = max(i for i in range(INSTRUCTION_SET_COUNT) if instruction_set_supported(i))
     wanted = os.environ.get("CONVT1D_SIMD", "")
-    if wanted not in ("", "0", "1", "2"):
-        raise ValueError(f"CONVT1D_SIMD must be 0, 1 or 2, got {wanted!r}")
-    return min(simd_level(), int(wanted)) if wanted else simd_level()
+    known = ("baseline", "avx2", "avx512")
+    numbers = {name: i for i, name in enumerate(known)} | {str(i): i for i in range(len(known))}
+    if wanted and wanted not in numbers:
+        raise ValueError(f"CONVT1D_SIMD must be one of {', '.join(known)} (or 0, 1, 2), got {wanted!r}")
+    return min(best, numbers[wanted]) if wanted else best
 
 
-LEVEL = _level()
+cdef int _SET = _instruction_set()
+cdef Microkernels _tables[2]
+_machine = None
+
+
+cdef const Microkernels *microkernels_for(bint is_double) noexcept:
+    return &_tables[is_double]
 
 
 def machine():
-    """The `dispatch.Machine` this process runs on."""
-    rows = simd_rows(LEVEL)
-    vectors = tuple(simd_vectors(LEVEL, n) for n in range(1, rows + 1))
-    return dispatch.Machine(LEVEL, rows, simd_bytes(LEVEL), vectors, simd_whole(LEVEL))
+    """The `Machine` this process runs on."""
+    return _machine
+
+
+def use(row):
+    """Plan and run with another row of tuned numbers from now on; layers that have packed their weights keep theirs."""
+    global _machine
+    cdef int is_double
+    cdef int transposes = INSTRUCTION_SETS.index(row.transposes) if row.transposes in INSTRUCTION_SETS else _SET
+    for is_double in range(2):
+        fill_microkernels(&_tables[is_double], _SET, is_double, min(transposes, _SET))
+        _tables[is_double].rows_ahead = row.memory.rows_ahead
+        _tables[is_double].weights_ahead = row.memory.weights_ahead
+    rows = _tables[0].rows
+    vectors = tuple(block_vectors(rows, _tables[0].vectors, n) for n in range(1, rows + 1))
+    _machine = Machine(INSTRUCTION_SETS[_SET], rows, _tables[0].bytes, vectors, row)
+
+
+use(tuning.row_for(INSTRUCTION_SETS[_SET], made_by_intel()))
 
 
 # ---- OpenMP -----------------------------------------------------------------------------------------------
@@ -55,15 +93,20 @@ def built_with_openmp():
     return bool(BUILT_WITH_OPENMP)
 
 
+def most_threads():
+    """Threads of one call at most."""
+    return MOST_THREADS
+
+
 cdef int team(int wanted) noexcept:
     """How many of so many threads, at most MOST_THREADS, a parallel region can have; to be asked before each."""
-    return startable(wanted) if wanted > 1 else 1
+    return ensure_startable(wanted) if wanted > 1 else 1
 
 
-cdef settle(Watch *watch, Py_ssize_t items):
-    """After a parallel region."""
-    waited = omp_get_wtime() - watch.done
-    threads.learn(watch.done - watch.begin, waited, watch.items / <double>items)
+cdef finish_region(RegionTimer *timer, Py_ssize_t items):
+    """Tell threads.report_wait how a parallel region went."""
+    waited = omp_get_wtime() - timer.done
+    threads.report_wait(timer.done - timer.begin, waited, timer.items / <double>items)
 
 
 prepare_forks()     # see _team.h
@@ -71,13 +114,13 @@ prepare_forks()     # see _team.h
 
 # ---- memory -----------------------------------------------------------------------------------------------
 
-cdef Py_ssize_t WORKSPACE = 2 * 1024 * 1024
+cdef Py_ssize_t WORKSPACE = plan.WORKSPACE
 # Free workspaces of finished calls, as integers (addresses): list.pop and list.append are atomic in CPython.
 _free_workspaces = []
 
 
 cdef void *take_workspace() except NULL:
-    """2 MiB for one thread of one call."""
+    """plan.WORKSPACE bytes for one thread of one call."""
     cdef void *p
     cdef void **aligned
     try:

@@ -1,29 +1,29 @@
 /* SPDX-License-Identifier: MIT */
-/* How the items of a parallel region fall to its threads.
+/* How the work items of a parallel region fall to its threads.
  *
  *     thread 0           thread 1           thread 2
  *     |->             <-||->             <-||->             <-|      a thread takes parts of its share from the front;
  *     own           taken |                                          when that is empty, from the back of the fullest one
  *
- * A thread's items then lie side by side, so that what it prefetches for the next one is its own: taken in turns of a
- * 32nd of a share, as OpenMP's "dynamic" does, 64 -> 32 channels ran 1.42 x as fast on two threads as on one, now 1.9 x (a
- * Sapphire Rapids, 2026-11). And one disturbed core still does not hold up the others for longer than a part takes.
+ * A thread's work items lie side by side, so that the tile it prefetches is its own next one: 64 -> 32 channels ran 1.9 x
+ * as fast on two threads as on one, and 1.42 x with OpenMP's "dynamic" schedule (a Sapphire Rapids, 2026-11). One
+ * disturbed core does not hold up the others for longer than a part takes.
  */
 #ifndef CONVT1D_SHARES_H
 #define CONVT1D_SHARES_H
 #include <stddef.h>
 #include <stdint.h>
+#include "_openmp.h"
 #ifdef _MSC_VER
   #include <intrin.h>
 #endif
 
-#define MOST_SHARES 256     /* MOST_THREADS in _runtime.pxd */
 #define SHARE_PARTS 32      /* of a share */
 
 /* Per share, the parts that are left: the first of them, and in the lower half the one behind the last. */
 typedef struct {
     int threads;
-    volatile uint32_t left[MOST_SHARES];
+    volatile uint32_t left[MOST_THREADS];
 } Shares;
 
 static inline void share_out(Shares *shares, int parts, int threads)

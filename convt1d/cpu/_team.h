@@ -13,29 +13,27 @@
   #define PAUSE_OPENMP() 0
 #endif
 
-#define LARGEST_TEAM 256    /* MOST_THREADS in _runtime.pxd */
-
 /* Threads of the calling thread's last region: all but itself wait for the next one. */
 static __thread int team = 1;
 
-static void *pass(void *gate)
+static void *wait_at_gate(void *gate)
 {
     pthread_mutex_lock((pthread_mutex_t *)gate);
     pthread_mutex_unlock((pthread_mutex_t *)gate);
     return NULL;
 }
 
-/* How many of so many threads (LARGEST_TEAM at most) the next region can have; to be asked before each.
- * libgomp ends the process when a thread cannot be started, at a limit on processes or memory. So the missing ones
- * are started here first, side by side; some 30 us each, for a larger team than the last. */
-static int startable(int threads)
+/* How many of so many threads (MOST_THREADS at most) the next region can have; to be asked before each region.
+ * libgomp ends the process when it cannot start a thread, at a limit on processes or memory. So the missing threads
+ * are started here first, side by side; that takes some 30 us each, for a larger team than the last. */
+static int ensure_startable(int threads)
 {
-    pthread_t started[LARGEST_TEAM];
+    pthread_t started[MOST_THREADS];
     pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER;
     int n = 0;
     if (threads > team) {
         pthread_mutex_lock(&gate);
-        while (n < threads - team && pthread_create(&started[n], NULL, pass, &gate) == 0)
+        while (n < threads - team && pthread_create(&started[n], NULL, wait_at_gate, &gate) == 0)
             n++;
         pthread_mutex_unlock(&gate);
         threads = team + n;
@@ -45,11 +43,11 @@ static int startable(int threads)
     return team = threads;
 }
 
-/* A child of a process with waiting libgomp threads would wait for them forever: they are sent home before the fork
- * (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=58378). The next region starts them again, some 0.1 ms. Each Python
- * thread has a team of its own, and only the forking one's is missed in the child; it may also be another library's, where
- * the two share a libgomp. Not by os.register_at_fork: servers in C fork, too. */
-static void send_home(void)
+/* A child of a process with waiting libgomp threads would wait for them forever, so the pool stops before a fork
+ * (https://gcc.gnu.org/bugzilla/show_bug.cgi?id=58378). The next region starts it again, which takes some 0.1 ms. Each
+ * Python thread has a team of its own; the child lacks only that of the forking thread, which may be another library's
+ * where the two share a libgomp. os.register_at_fork would miss servers in C that fork. */
+static void stop_openmp_pool(void)
 {
     PAUSE_OPENMP();
     team = 1;
@@ -57,11 +55,11 @@ static void send_home(void)
 
 static void prepare_forks(void)
 {
-    pthread_atfork(send_home, NULL, NULL);
+    pthread_atfork(stop_openmp_pool, NULL, NULL);
 }
 
 #else
-static int startable(int threads) { return threads; }
+static int ensure_startable(int threads) { return threads; }
 static void prepare_forks(void) {}
 #endif
 #endif

@@ -4,21 +4,34 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from convt1d import dispatch
+from convt1d.cpu.machine import Machine
+from convt1d.cpu.plan import Plan, Tiling
+
+COMPILED: dict[str, int]
 
 class Kernel:
-    plan: dispatch.Plan
-    def __init__(self, plan: dispatch.Plan, weight: NDArray[np.inexact], groups: int, threads: int) -> None: ...
+    plan: Plan
+    machine: Machine
+    def __init__(
+        self,
+        plan: Plan,
+        machine: Machine,
+        weight: NDArray[np.inexact],
+        groups: int,
+        threads: int,
+        other: Kernel | None = None,
+    ) -> None: ...
 
 class Run:
     def __init__(
         self,
         kernel: Kernel,
-        tiling: dispatch.Tiling,
+        tiling: Tiling,
         left: int,
         batch: int,
         length: int,
         out_length: int,
+        origin: int,
         sources: Sequence[NDArray[np.int64]],
     ) -> None: ...
     def __call__(

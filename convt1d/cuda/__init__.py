@@ -1,35 +1,28 @@
 # SPDX-License-Identifier: MIT
 """The GPU path, through CuPy: what runs where x is on a device.
 
-__init__.py      is it an array on a device? (imports nothing)
-interchange.py   CuPy's arrays and torch's tensors: one device, one stream, the same kind back
-launch.py        a call as a program of launches and products, and the backend that runs it
-kernels.cu       the kernels, compiled on first use ...
-fused.cu         ... and the one that does it all in one go
+    geometry, type, shape  ->  policy.choose  ->  kernels/<name>.py: write  ->  program  ->  backend.launch, .product
+
+__init__.py      the precisions of float32 products (imports nothing; arrays.py knows whose arrays are on a device)
+interchange.py   CuPy's arrays and torch's tensors: one device, one stream, a result of x's kind
+operator.py      a layer's weights on devices, and its calls there as programs
+policy.py        KERNELS in order of preference; the choice, and the reasons of those that refuse
+tuning.py        the measured numbers that the choice goes by
+problem.py       what a kernel is asked: a layer, a type and an architecture, and one call of it
+program.py       a call as launches and products; how a parameter struct is passed
+backend.py       a device: memory, kernels compiled on first use, cuBLAS
+kernels/         each kernel: <name>.py what Python knows of it, <name>.cu its source; common.py, common.cuh
+
+A *program* knows no addresses. The tests run the same kernels and programs on the CPU with a backend of their own.
+docs/gpu.md says what each kernel does, and where another one goes.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 #: The precisions of float32 products, see `convt1d.conv_transpose1d`.
 PRECISIONS = ("float32", "tf32", "3xtf32")
-
-
-def is_device_array(value: Any) -> bool:
-    """Whether `value` is a CuPy array or a torch tensor on a CUDA device; imports neither package."""
-    return is_cupy(value) or is_torch(value)
-
-
-def is_cupy(value: Any) -> bool:
-    cupy = sys.modules.get("cupy")
-    return cupy is not None and isinstance(value, getattr(cupy, "ndarray", ()))
-
-
-def is_torch(value: Any) -> bool:
-    torch: Any = sys.modules.get("torch")
-    return torch is not None and isinstance(value, getattr(torch, "Tensor", ())) and value.is_cuda  # type: ignore[union-attr]
 
 
 def check_precision(precision: Any) -> None:

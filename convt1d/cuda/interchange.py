@@ -9,8 +9,8 @@ import sys
 import numpy as np
 
 from .. import arrays
+from ..arrays import is_cupy, is_device_array, is_torch
 from . import backend as backends
-from . import is_cupy, is_device_array, is_torch
 from .operator import DeviceOperator
 
 

@@ -10,17 +10,15 @@ import numpy as np
 from .. import arrays
 from .. import geometry as geometry_module
 from ..geometry import Geometry
+from ..operator import Calls
 from . import backend as backends
 from . import policy
 from .problem import Call, Problem
 from .program import Launch, Pointer, Product, program
 
-# Shapes whose programs an operator remembers.
-_REMEMBERED = 512
-
 
 class DeviceOperator:
-    """A geometry with its weights on devices: what functional.Operator runs where x is on one.
+    """A geometry with its weights on devices: what operator.Operator runs where x is on one.
 
     `weight` and `bias` are NumPy arrays, copied once per device, type and kernel, or arrays of the device x is on.
     A workspace that a CUDA graph has captured is kept as long as the operator.
@@ -31,25 +29,20 @@ class DeviceOperator:
         self.weight = weight
         self.bias = bias
         self._copies: dict = {}
-        self._calls: dict = {}
+        self._calls = Calls()
         self._captured: list = []
         self._lock = threading.Lock()
 
     def __call__(self, backend, x, output_size=None, out=None, precision="float32"):
         arrays.check_kind("x", x, (2, 3))
-        channels = self.geometry.in_channels
-        if x.shape[-2] != channels:
-            raise ValueError(
-                f"x must have shape (N, {channels}, L) or ({channels}, L) for a weight of shape "
-                f"{self.weight.shape}, got {x.shape}"
-            )
+        arrays.check_channels("x", x, self.weight, self.geometry.in_channels)
         output_padding = None
         if output_size is not None:
             output_padding = geometry_module.output_padding_for(self.geometry, x.shape[-1], output_size, x.shape)
         key = (x.dtype, x.shape, output_padding, precision, backend.capability)
         call = self._calls.get(key)
         if call is None:
-            call = self._remember(key, x, output_padding, precision, backend.capability)
+            call = self._calls.remember(key, self._prepare(x, output_padding, precision, backend.capability))
         made, dtype, shape = call
         if out is None:
             out = backend.empty(shape, dtype)
@@ -82,7 +75,7 @@ class DeviceOperator:
         kernel = policy.choose(problem)
         self._weights(backend, kernel, problem, kernel.form(problem))
 
-    def _remember(self, key, x, output_padding, precision, capability):
+    def _prepare(self, x, output_padding, precision, capability):
         extra = () if output_padding is None else (output_padding,)
         window = self.geometry.window(x.shape[-1], *extra)
         dtype = arrays.result_dtype(x.dtype, self.weight.dtype)
@@ -93,10 +86,7 @@ class DeviceOperator:
         if batch:
             problem = Problem(self.geometry, dtype, precision, x.shape[-1], capability)
             made = program(policy.choose(problem), Call(problem, batch, x.shape[-1], window))
-        if len(self._calls) >= _REMEMBERED:
-            self._calls.clear()
-        self._calls[key] = made, dtype, shape
-        return self._calls[key]
+        return made, dtype, shape
 
     def _weights(self, backend, kernel, problem, form):
         """Weights and bias on the backend's device, as the kernel wants them."""

@@ -7,8 +7,8 @@ and one of the tests' that runs the same kernels on the CPU).
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING, Any, NamedTuple, get_type_hints
+from collections import namedtuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class Steps:
     def launch(
         self, kernel: str, pointers: tuple[Pointer, ...], params: Any, threads: int = THREADS, shared: int = 0
     ) -> None:
-        """`params`: a NamedTuple that `layout` takes, with the number of blocks."""
+        """`params`: a `struct` that has the number of blocks."""
         self.made.append(Launch(kernel, params.blocks, pointers, by_value(params), threads, shared))
 
     def product(self, *args: Any) -> None:
@@ -110,16 +110,19 @@ def program(kernel: Kernel, call: Call) -> Program:
     return Program(kernel, call.problem, tuple(steps.made), steps.work, kernel.form(call.problem))
 
 
-@functools.cache
-def layout(struct: type[tuple]) -> np.dtype:
-    """The NumPy type of a parameter struct: a NamedTuple of integers and of such structs.
+def struct(name: str, fields: str, **nested: Any) -> Any:
+    """A kernel's parameter struct: a named tuple of integers and, where a field is in `nested`, of such structs.
 
-    The .cu file has the same struct, of ``Int``, 64 bits each. tests/test_cuda_logic.py compares every offset.
+    The .cu file has it too, under the same names, and says what each field is; an integer has 64 bits. Where the tests
+    compile a source, they compare every offset.
     """
-    fields = get_type_hints(struct)
-    return np.dtype([(name, np.int64 if kind is int else layout(kind)) for name, kind in fields.items()])
+    make: Any = namedtuple  # whose fields mypy would have to see
+    made = make(name, fields)
+    made.nested = {field: nested[field] for field in made._fields if field in nested}
+    made.layout = np.dtype([(field, nested[field].layout if field in nested else np.int64) for field in made._fields])
+    return made
 
 
-def by_value(params: tuple) -> np.ndarray:
+def by_value(params: Any) -> np.ndarray:
     """A parameter struct as CuPy passes one by value: an array of one structured element."""
-    return np.array([params], layout(type(params)))
+    return np.array([params], params.layout)

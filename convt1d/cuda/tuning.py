@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The measured numbers of the GPU path, as data. One row serves every GPU, so that the order of sums is the same, too.
+"""The numbers that the choice of a kernel and the size of its work go by, as data.
 
-What was measured was measured on an NVIDIA H200 on 2026-11-26; docs/gpu.md has the tables. A bound that hardware or
-cuBLAS sets is no matter of measurement: it stands with the kernel that it binds.
+One row serves every GPU, so that the order of sums is the same on each. The table below was measured on an NVIDIA H200
+on 2026-11-26. A number without a measurement beside it was reckoned. A bound that hardware or cuBLAS sets stands with
+the kernel that it binds.
 
 **fused against the others.** `fused` moves fewer bytes than the other kernels and multiplies more slowly than cuBLAS.
 The table has microseconds for a batch of 16, and the flops per byte of x and y up to which `fused` is chosen:
@@ -48,6 +49,6 @@ FUSED_BLOCKS = 264
 # fused: the fewest steps of a split of the inner size, since the sums of each split are written and read again.
 FUSED_SPLIT_STEPS = 8
 
-# Architectures whose tensor cores make three products faster than their float32 units make one: the A100, whose tensor
-# cores are eight times as fast. By its data sheet; not measured.
+# Architectures where three products of TF32 should pay: the A100, whose tensor cores are eight times as fast as its
+# float32. Not measured.
 THREE_TF32 = (80,)

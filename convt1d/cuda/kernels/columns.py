@@ -10,52 +10,21 @@ from typing import Any, NamedTuple
 
 from ...geometry import Geometry, ceil_div
 from ..problem import Call, Problem
-from ..program import BATCH, LARGEST, THREADS, Pointer, Steps
-from .common import ZEROS, Branches, Output, Signal, branches, output, signal
+from ..program import BATCH, LARGEST, THREADS, Pointer, Steps, struct
+from .common import NESTED, ZEROS, Signal, branches, output, signal
 
 NAME = "columns"
 #: Outputs of one block of the interleave: TILE of columns.cu.
 TILE = 2048
 
-
-class Extend(NamedTuple):
-    """The parameters of `extend`, columns.cu."""
-
-    signal: Signal
-    first: int
-    width: int
-    leading_dimension: int
-    pieces: int
-    blocks: int
-
-
-class Part(NamedTuple):
-    """The part of the output that one piece makes."""
-
-    groups: int
-    outputs: int
-    group0: int
-    output0: int
-    u0: int
-    u1: int
-
-
-class Interleave(NamedTuple):
-    """The parameters of `interleave`, columns.cu."""
-
-    signal: Signal
-    first: int
-    leading_dimension: int
-    branches: Branches
-    part: Part
-    outputs: int
-    output: Output
-    q_first: int
-    q_blocks: int
-    r_blocks: int
-    log_steps: int
-    log_phases: int
-    blocks: int
+Extend = struct("Extend", "signal first width leading_dimension pieces blocks", **NESTED)
+Part = struct("Part", "groups outputs group0 output0 u0 u1")
+Interleave = struct(
+    "Interleave",
+    "signal first leading_dimension branches part outputs output q_first q_blocks r_blocks log_steps log_phases blocks",
+    part=Part,
+    **NESTED,
+)
 
 
 class Cut(NamedTuple):
@@ -235,7 +204,7 @@ def _write_products(call: Call, steps: Steps, piece: Piece, count: int, leading_
 
 
 def _write_interleave(
-    call: Call, steps: Steps, piece: Piece, continued: Signal, first: int, leading_dimension: int
+    call: Call, steps: Steps, piece: Piece, continued: Any, first: int, leading_dimension: int
 ) -> None:
     problem, g = call.problem, call.problem.geometry
     u0, u1 = piece.positions.start, piece.positions.stop

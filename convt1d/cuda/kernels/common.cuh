@@ -5,8 +5,8 @@ The sources are one module for each element type, chosen by CONVT1D_TYPE: this f
 is needed. Beside each kernel's source its Python says how it is launched; ../policy.py chooses.
 
 Positions count output samples before the crop, u = t + start, cut into steps and phases: u = stride * q + r with
-0 <= r < stride. Phase r is reached by one polyphase branch or by none. With g = gcd(stride, dilation), the branch's taps
-are k = tap + (stride / g) * j, and tap k meets input sample i = q - delay - (dilation / g) * j:
+0 <= r < stride. Phase r is reached by one polyphase branch or by none. With g = gcd(stride, dilation), that branch has
+the taps k = tap + (stride / g) * j, and tap k meets input sample i = q - delay - (dilation / g) * j:
 
     stride 2, kernel 5:    q   0     1     2          r = 0: taps 0 2 4 (tap 0, delay 0)
                            u   0  1  2  3  4  5       r = 1: taps 1 3   (tap 1, delay 0)
@@ -46,7 +46,7 @@ template <class R> __device__ __forceinline__ Complex<R> plus(Complex<R> a, Comp
 struct Half { unsigned short bits; };
 struct BFloat16 { unsigned short bits; };
 
-#ifdef __CUDACC__  // tests/cuda_shim.h has these two for the CPU
+#ifdef __CUDACC__  // tests/cuda/cuda_shim.h has these two for the CPU
 __device__ __forceinline__ float half_to_float(unsigned short h) {
     float f;
     asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
@@ -120,7 +120,7 @@ struct Output { Int channels, start, positions; };
 // ---- indices ------------------------------------------------------------------------------------------------------
 
 #define THREADS 256  // of a block
-#ifndef ENTRY  // tests/cuda_shim.h has its own, and poisons shared memory
+#ifndef ENTRY  // tests/cuda/cuda_shim.h has its own, and poisons shared memory
 #define ENTRY(name, bounds, parameters) extern "C" __global__ void __launch_bounds__ bounds name parameters
 #define SHARED(type, name, size) __shared__ type name[size]
 #endif

@@ -3,43 +3,28 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any
 
 from ...geometry import PADDING_MODES
 from ..problem import Call, Problem
+from ..program import struct
 
-#: `Mode` of common.cuh: nothing but zeros outside the signal.
+#: `Mode` of common.cuh: zeros outside the signal. A mode's number is its place in PADDING_MODES.
 ZEROS = PADDING_MODES.index("zeros")
 
+Signal = struct("Signal", "length mode")
+Branches = struct("Branches", "kernel stride dilation divisor inverse period step taps long_count")
+Output = struct("Output", "channels start positions")
 
-class Signal(NamedTuple):
-    length: int
-    mode: int  # how it continues outside [0, length): its place in PADDING_MODES
-
-
-class Branches(NamedTuple):
-    kernel: int
-    stride: int
-    dilation: int
-    divisor: int  # gcd(stride, dilation)
-    inverse: int  # of `step` modulo `period`
-    period: int
-    step: int
-    taps: int
-    long_count: int  # the first so many branches have `taps` taps, the others one less
+#: The same by the names of the fields that hold them.
+NESTED = {"signal": Signal, "branches": Branches, "output": Output}
 
 
-class Output(NamedTuple):
-    channels: int
-    start: int
-    positions: int
-
-
-def signal(call: Call) -> Signal:
+def signal(call: Call) -> Any:
     return Signal(call.length, PADDING_MODES.index(call.problem.geometry.padding_mode))
 
 
-def branches(problem: Problem) -> Branches:
+def branches(problem: Problem) -> Any:
     """Which taps reach which phase."""
     g, found = problem.geometry, problem.branches
     inverse = pow(found.step, -1, found.period) if found.period > 1 else 0
@@ -49,5 +34,5 @@ def branches(problem: Problem) -> Branches:
     )
 
 
-def output(call: Call) -> Output:
+def output(call: Call) -> Any:
     return Output(call.problem.geometry.out_channels, call.start, call.positions)

@@ -54,7 +54,7 @@ __device__ __forceinline__ A sum_at(Int q, const Phase &phase, const T *__restri
 
 /* One input channel for each group and at most CAPACITY taps to a phase: the weights stay in registers. CAPACITY 0:
 any geometry. Where all that a step reads lies inside the signal, it waits in shared memory, which the whole block reads
-at once. (Threads that read as they went waited for memory two thirds of their time: an H200, 2026-11.) */
+at once. Threads that read as they go wait for memory two thirds of their time (an H200, 2026-11). */
 template <int CAPACITY>
 __device__ __forceinline__ void direct_sum(const T *__restrict__ x, const T *__restrict__ w,
                                            const A *__restrict__ bias, T *__restrict__ y, const Direct &p) {

@@ -7,35 +7,23 @@ fit into one.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from ...geometry import ceil_div
 from .. import tuning
 from ..problem import Call, Problem
-from ..program import THREADS, Pointer, Steps
-from .common import Branches, Output, Signal, branches, output, signal
+from ..program import THREADS, Pointer, Steps, struct
+from .common import NESTED, branches, output, signal
 
 NAME = "direct"
 #: Taps of a branch whose weights wait in registers, one kernel for each number.
 CAPACITIES = (4, 8, 16)
 
-
-class Direct(NamedTuple):
-    """The parameters of direct.cu."""
-
-    signal: Signal
-    channels: int
-    outputs: int
-    branches: Branches
-    output: Output
-    q_first: int
-    q_past: int
-    span: int
-    spans: int
-    lanes: int
-    lane_blocks: int
-    reach: int
-    blocks: int
+Direct = struct(
+    "Direct",
+    "signal channels outputs branches output q_first q_past span spans lanes lane_blocks reach blocks",
+    **NESTED,
+)
 
 
 def unusable(problem: Problem) -> str:

@@ -19,8 +19,8 @@ is a product of rows (o, r) by times q, whose inner size runs over channels c an
     rows      first those with `taps` taps, filled up to 16s, then those with one less, which leave out the last tap
               (zeros in its place would turn a NaN or inf of x into more NaN than the definition has)
 
-Slabs and the weights of each step go through rings in shared memory, copied `stages` - 1 steps ahead. The weights lie
-in the order in which lanes hold them (fused.py, arranged): of 16 rows and 8 channels (half types 16), lane 4 * g + k has
+Slabs and the weights of each step go through rings in shared memory, copied `stages` - 1 steps ahead. fused.py arranges
+the weights as lanes hold them: of 16 rows and 8 channels (half types 16), lane 4 * g + k has
 
     rows        g, g + 8, g, g + 8           one word each, 16 bytes together
     channels    k, k, k + 4, k + 4           half types, two to a word: 4k and 4k + 1, same, 4k + 2 and 4k + 3, same
@@ -74,7 +74,7 @@ struct Reduce {
     Int blocks;
 };
 
-// ---- instructions ----------------------------------------------------------------------------------------------------
+// ---- instructions -------------------------------------------------------------------------------------------------
 
 #define STEP_CHANNELS 16
 #define COLUMNS 128     // of a tile
@@ -82,7 +82,7 @@ struct Reduce {
 #define FUSED_WARPS 4
 #define FUSED_THREADS 128
 
-#ifdef __CUDACC__  // tests/cuda_shim.h has these for the CPU
+#ifdef __CUDACC__  // tests/cuda/cuda_shim.h has these for the CPU
 #define DYNAMIC_SHARED(name) extern __shared__ __align__(16) unsigned char name[]
 #define COPIES_LATER (__CUDA_ARCH__ >= 800)
 
@@ -203,14 +203,15 @@ struct Columns {
         if (f < 0) return nullptr;
         Pair p = divide(f, each);
         Int i = first + p.rest;
-        bool inside = p.quotient < samples && p.rest + width <= each && i >= margin && i + width + margin <= signal.length;
+        bool one_sample = p.quotient < samples && p.rest + width <= each;
+        bool inside = one_sample && i >= margin && i + width + margin <= signal.length;
         return inside ? x + (p.quotient * sample_step + i) : nullptr;
     }
 };
 
 /* Most tiles lie inside a sample: their slab is read 16 bytes at a time, from the boundary before its first column on,
 so that a row begins up to 16 bytes behind where it would; `skew` says how many elements. The others are read sample by
-sample. (With 4 bytes a copy, as all once were, an H200 issued 5 instructions for each; 2026-11.) */
+sample. (A copy of 4 bytes takes 5 instructions: an H200, 2026-11.) */
 #if CONVT1D_TYPE == 0
 /* Channels as rows of `pitch` words, 8 more than a multiple of 32: the eight columns and four channels that a warp
 reads at once lie in different banks at any shift, if all channels have the same skew. */
@@ -836,8 +837,8 @@ __device__ __forceinline__ void fused_tiles(const T *__restrict__ x, const Piece
           (const T *x, const Piece *w, const A *bias, T *y, A *work, const Fused p)) {                  \
         fused_tiles<arithmetic, mi, ni, wm>(x, w, bias, y, work, p);                                    \
     }
-/* Of 128 rows, two blocks to a multiprocessor; of 64 rows, three. With 128 rows, eight warps of half the sums, to hide
-each other's latencies, were 1.1 x slower (an H200, 2026-11). */
+/* Of 128 rows, two blocks to a multiprocessor; of 64 rows, three. Eight warps to 128 rows, each with half of a warp's
+sums, were 1.1 x slower (an H200, 2026-11). */
 #if CONVT1D_TYPE == 0
 FUSED(fused128_float32, Scalar, 8, 4, 1, 2)
 FUSED(fused64_float32, Scalar, 4, 4, 1, 3)

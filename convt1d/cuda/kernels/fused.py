@@ -15,9 +15,9 @@ from ...geometry import Geometry, ceil_div
 from ...geometry import branches as branches_of
 from .. import tuning
 from ..problem import Call, Problem
-from ..program import THREADS, Pointer, Steps
+from ..program import THREADS, Pointer, Steps, struct
 from . import as_words
-from .common import Output, Signal, output, signal
+from .common import NESTED, output, signal
 
 NAME = "fused"
 TYPES = ("float32", "float16", "bfloat16")
@@ -31,59 +31,18 @@ MARGINS = {4: 6, 2: 14}
 #: 100 KiB, sm_75 has 64 KiB: three stages.
 LARGE_SHARED = (80, 87, 90, 100, 103)
 
+FusedRows = struct("FusedRows", "taps branch0 branches chunk long_count per_long per_rest most")
+FusedRings = struct("FusedRings", "width pitch stages slabs staged")
+Fused = struct(
+    "Fused",
+    "signal channels outputs groups samples stride rows rings each q_first output row_tiles column_tiles "
+    "splits by_rows blocks",
+    rows=FusedRows,
+    rings=FusedRings,
+    **NESTED,
+)
 
-class FusedRows(NamedTuple):
-    """The rows of a launch's tiles, fused.cu."""
-
-    taps: int
-    branch0: int
-    branches: int
-    chunk: int
-    long_count: int
-    per_long: int
-    per_rest: int
-    most: int
-
-
-class FusedRings(NamedTuple):
-    """The shared memory of a block, fused.cu."""
-
-    width: int  # columns of a slab
-    pitch: int  # elements from one of its rows to the next
-    stages: int  # of the ring of weights
-    slabs: int  # of the ring of slabs
-    staged: int  # columns that are staged on their way out at a time
-
-
-class Fused(NamedTuple):
-    """The parameters of fused.cu."""
-
-    signal: Signal
-    channels: int
-    outputs: int
-    groups: int
-    samples: int
-    stride: int
-    rows: FusedRows
-    rings: FusedRings
-    each: int
-    q_first: int
-    output: Output
-    row_tiles: int
-    column_tiles: int
-    splits: int
-    by_rows: int
-    blocks: int
-
-
-class Reduce(NamedTuple):
-    """The parameters of `reduce`, fused.cu."""
-
-    splits: int
-    rows: int
-    output: Output
-    pieces: int
-    blocks: int
+Reduce = struct("Reduce", "splits rows output pieces blocks", **NESTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +94,7 @@ def unprofitable(problem: Problem) -> str:
         if size is not None and size < tuning.FUSED_LEAST[name]:
             return f"{size} {name} fill too little of a tile, which needs {tuning.FUSED_LEAST[name]}"
     if problem.outputs < tuning.ROWS_OUTPUTS and problem.element == 2:
-        return ""  # `rows` does not pay, and `columns` moves twice the bytes
+        return ""  # faster than `rows` with so few output channels, see tuning.py
     flops = 2 * problem.channels * geometry.out_channels * geometry.kernel_size
     intensity = flops / ((geometry.in_channels + geometry.stride * geometry.out_channels) * problem.element)
     most = tuning.FUSED_INTENSITY[problem.arithmetic]
@@ -214,7 +173,7 @@ def splits_of(problem: Problem, tiles: int, size: int) -> int:
     return max(1, min(tuning.FUSED_BLOCKS // tiles, steps, channel_blocks, problem.workspace // size))
 
 
-def rings_of(problem: Problem, rows: Rows) -> tuple[FusedRings, int]:
+def rings_of(problem: Problem, rows: Rows) -> tuple[Any, int]:
     """The rings of a block, and its bytes of shared memory."""
     width = COLUMNS + max(rows.taps - 1, 0)
     piece = 16 // problem.element

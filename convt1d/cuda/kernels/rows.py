@@ -13,46 +13,20 @@ import numpy as np
 from ...geometry import ceil_div
 from .. import tuning
 from ..problem import Call, Problem
-from ..program import BATCH, Pointer, Steps
+from ..program import BATCH, Pointer, Steps, struct
 from . import as_words, columns
-from .common import Output, Signal, output, signal
+from .common import NESTED, Output, output, signal
 
 NAME = "rows"
 #: Channels and times of one block of `pack` and `unpack`: SIDE and TIMES of rows.cu.
 SIDE, TIMES = 32, 64
 
-
-class Pack(NamedTuple):
-    """The parameters of `pack`, rows.cu."""
-
-    signal: Signal
-    first: int
-    samples: int
-    each: int
-    rows: int
-    channels: int
-    in_channels: int
-    row_blocks: int
-    channel_blocks: int
-    blocks: int
-
-
-class Unpack(NamedTuple):
-    """The parameters of `unpack`, rows.cu."""
-
-    each: int
-    all_rows: int
-    branches: int
-    outputs: int
-    groups: int
-    stride: int
-    q_first: int
-    output: Output
-    u0: int
-    u1: int
-    u_blocks: int
-    output_blocks: int
-    blocks: int
+Pack = struct("Pack", "signal first samples each rows channels in_channels row_blocks channel_blocks blocks", **NESTED)
+Unpack = struct(
+    "Unpack",
+    "each all_rows branches outputs groups stride q_first output u0 u1 u_blocks output_blocks blocks",
+    output=Output,
+)
 
 
 class Matrices(NamedTuple):

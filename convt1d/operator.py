@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: MIT
+"""The whole pipeline on one page: checked geometry, kernel choice, kernel, output."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from . import arrays, cuda, memory, padding, threads
+from . import geometry as geometry_module
+from .geometry import ALIGNMENT, ConvGeometry, Geometry, Window
+
+if TYPE_CHECKING:
+    from .cuda.operator import DeviceOperator
+
+
+class Calls(dict[Any, Any]):
+    """What was prepared for calls, by their types and shapes: 512 of them, then all are forgotten."""
+
+    def remember(self, key: Any, call: Any) -> Any:
+        if len(self) >= 512:
+            self.clear()
+        self[key] = call
+        return call
+
+
+class Operator:
+    """A geometry, transposed or not, with its weights, packed once per compute type: what functions and layer run."""
+
+    def __init__(self, geometry: Geometry | ConvGeometry, weight: np.ndarray, bias: np.ndarray | None):
+        self.geometry = geometry
+        self.weight = weight
+        self.bias = bias
+        self._kernels: dict = {}
+        self._calls = Calls()
+        self._on_device: Any = None
+
+    def __call__(self, x, output_size=None, out=None, workers=None, channels_last=False, precision="float32", origin=0):
+        allowed = None if workers is None else threads.count(workers)
+        if precision != "float32":
+            cuda.check_precision(precision)
+        if type(x) is not np.ndarray:
+            if arrays.is_device_array(x) and isinstance(self.geometry, Geometry):
+                from .cuda import interchange
+
+                if channels_last:
+                    raise ValueError("channels_last must be False for arrays on a GPU, got True: x.swapaxes(-1, -2)")
+                return interchange.run(self.on_device(), x, output_size, out, precision)
+            x = arrays.as_array("x", x, (2, 3))
+        output_padding = None if output_size is None else self._output_padding(x, output_size, channels_last)
+        key = (x.dtype, x.shape, output_padding, channels_last, origin % ALIGNMENT)
+        call = self._calls.get(key)
+        if call is None:
+            window = replace(self._window(x, output_padding, channels_last), origin=origin)
+            call = self._calls.remember(key, self._prepare(x, window, allowed, channels_last))
+        return self._run(call, x.swapaxes(-1, -2) if channels_last else x, out, allowed)
+
+    def on_device(self) -> DeviceOperator:
+        """The same for arrays on a GPU; it holds the weights' copies there."""
+        if self._on_device is None:
+            from .cuda.operator import DeviceOperator
+
+            assert isinstance(self.geometry, Geometry)
+            self._on_device = DeviceOperator(self.geometry, self.weight, self.bias)
+        return self._on_device
+
+    def off_device(self) -> None:
+        """Forget the weights' copies on GPUs."""
+        self._on_device = None
+
+    def window(self, x: np.ndarray, window: Window, out: np.ndarray | None = None, workers: int | None = None):
+        """Any stretch of the output; x must be an array that `__call__` would take."""
+        allowed = None if workers is None else threads.count(workers)
+        key = (x.dtype, x.shape, window)
+        call = self._calls.get(key) or self._calls.remember(key, self._prepare(x, window, allowed))
+        return self._run(call, x, out, allowed)
+
+    def _run(self, call, x, out, allowed):
+        run, dtype, compute, bias, shape, empty, seconds = call
+        if out is None:
+            out = empty(shape, dtype)
+        else:
+            arrays.check_out(out, shape, dtype, x=x, weight=self.weight, bias=self.bias)
+        if run is None:  # N = 0
+            return out
+        if x.dtype != compute or not x.flags.aligned:
+            x = x.astype(compute)
+        y = out if dtype == compute else memory.allocator(shape, compute)(shape, compute)
+        run(x, y, bias, threads.worthwhile(seconds, allowed))
+        if y is not out:
+            out[...] = y
+        return out
+
+    def _length(self, x, channels_last):
+        """The samples of an x whose shape is checked."""
+        arrays.as_array("x", x, (2, 3))
+        arrays.check_channels("x", x, self.weight, self.geometry.in_channels, channels_last)
+        return x.shape[-2 if channels_last else -1]
+
+    def _output_padding(self, x, output_size, channels_last):
+        length = self._length(x, channels_last)
+        return geometry_module.output_padding_for(self.geometry, length, output_size, x.shape, channels_last)
+
+    def _window(self, x, output_padding, channels_last):
+        """The whole output."""
+        length = self._length(x, channels_last)
+        return self.geometry.window(length) if output_padding is None else self.geometry.window(length, output_padding)
+
+    def _prepare(self, x, window, allowed, channels_last=False):
+        """Everything about a call but the data: checked once per element type and shape."""
+        geometry = self.geometry
+        length = x.shape[-2 if channels_last else -1]
+        dtype = arrays.result_dtype(x.dtype, self.weight.dtype)
+        compute = arrays.compute_dtype(dtype)
+        shape = (geometry.out_channels, window.length)
+        shape = (*x.shape[:-2], *(shape[::-1] if channels_last else shape))
+        arrays.check_size("the output", shape, compute)
+        batch = x.shape[0] if x.ndim == 3 else 1
+        steps = window.length if isinstance(geometry, ConvGeometry) else length
+        from .cpu import _runtime, plan
+
+        short = plan.is_short(_runtime.machine().tuning.batch, batch, steps)
+        kernel, bias = self._kernel(compute, allowed, channels_last, short)
+        if batch == 0:
+            return None, dtype, compute, bias, shape, np.empty, None
+        from .cpu import _tiles
+
+        sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
+        origin = window.origin % kernel.plan.alignment
+        left = window.start + kernel.plan.problem.reach + origin * geometry.stride
+        large = memory.is_kept(math.prod(shape) * compute.itemsize)
+        tiling = plan.cut(kernel.plan, kernel.machine, left, batch, length, window.length, large)
+        run = _tiles.Run(kernel, tiling, left, batch, length, window.length, origin, sources)
+        multiply_adds = batch * steps * self.weight.size * (4 if compute.kind == "c" else 1)
+        data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * window.length)
+        seconds = threads.estimate(multiply_adds, data_bytes)
+        return run, dtype, compute, bias, shape, memory.allocator(shape, dtype), seconds
+
+    def __reduce__(self):
+        # packed weights are made again where the operator is used next
+        return Operator, (self.geometry, self.weight, self.bias)
+
+    def _kernel(self, compute, allowed, channels_last, short):
+        """Packed weights and bias in a compute type and output layout, for calls that are `short` or not."""
+        channels_last = channels_last and self.geometry.out_channels > 1
+        found = self._kernels.get((compute, channels_last, short))
+        if found is None:
+            from .cpu import _runtime, _tiles, kernels  # SciPy's BLAS takes 0.15 s to import: not before it is needed
+
+            machine = _runtime.machine()
+            allowed = threads.count(None) if allowed is None else allowed
+            weight = arrays.cast("weight", self.weight, compute)
+            bias = None
+            if self.bias is not None:
+                bias = np.ascontiguousarray(arrays.cast("bias", self.bias, compute))
+            chosen = kernels.plan_for(self.geometry, compute, machine, channels_last, short)
+            other, _ = self._kernels.get((compute, channels_last, not short), (None, None))
+            if other is not None and not other.plan.packing.same(chosen.packing):
+                other = None  # where the packings are the same, one copy of the weights serves both
+            kernel = _tiles.Kernel(chosen, machine, weight, self.geometry.groups, allowed, other)
+            found = self._kernels[compute, channels_last, short] = kernel, bias
+        return found
