@@ -15,8 +15,8 @@ import pytest
 import convt1d
 
 HERE = pathlib.Path(__file__).parent
-sys.path.insert(0, str(HERE))  # pytest's importlib mode leaves sys.path alone: this makes naive.py importable
-sys.path.insert(0, str(HERE / "reliability"))  # and bounded.py
+# pytest's importlib mode leaves sys.path alone: this makes naive.py, cuda/cuda_fake.py and others importable.
+sys.path[:0] = [str(HERE), str(HERE / "cuda"), str(HERE / "reliability")]
 
 # The suite asks the same questions on every run; `--hypothesis-profile=search` asks new ones.
 hypothesis.settings.register_profile("fixed", deadline=None, derandomize=True)
@@ -54,7 +54,7 @@ def forced(kernel=None, tile=None, *, threads=False):
             else:
                 patch.setenv(name, str(value))
         if threads:
-            patch.setattr("convt1d.threads.paying", lambda *work: work[-1] or convt1d.threads.count(None))
+            patch.setattr("convt1d.threads.worthwhile", lambda *work: work[-1] or convt1d.threads.count(None))
         yield
 
 

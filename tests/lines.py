@@ -37,7 +37,7 @@ with tempfile.TemporaryDirectory() as folder:
         for report in Path(folder).glob("*.json.gz"):
             for file in json.loads(gzip.decompress(report.read_bytes()))["files"]:
                 path = Path(file["file"])
-                if path.parent.name != "cpu" or path.suffix not in (".c", ".inc", ".h"):
+                if "cpu" not in path.parts or path.suffix not in (".c", ".inc", ".h"):
                     continue
                 origin = sources(path) if path.suffix == ".c" else None
                 for line in file["lines"]:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 import convt1d
-from convt1d import dispatch
 
 GEOMETRY = {
     "stride": 2,
@@ -30,9 +29,6 @@ def operands(dtype=float):
     """x, weight and bias for GEOMETRY; more than 64 samples, so that the batch is not merged."""
     shapes = (3, 4, 70), (4, 3, 5), (6,)
     return [integers(*shape, dtype=dtype, seed=2 * i) for i, shape in enumerate(shapes)]
-
-
-# --- presentation -------------------------------------------------------------------------------------------
 
 
 def read_only(a):
@@ -152,8 +148,6 @@ def test_empty_batch(operator, mode):
     assert operator(x[:0], w, b, **GEOMETRY | {"padding_mode": mode}, out=out) is out
 
 
-# --- element types ------------------------------------------------------------------------------------------
-
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 NATIVE = [np.dtype(code) for code in ("f2", "f4", "f8", "c8", "c16")] + [BFLOAT16]
 INTEGERS = [np.dtype(code) for code in "?bBhHiIqQ"]
@@ -200,151 +194,3 @@ def test_bias_is_cast_to_the_result_type(dtype, b_dtype):
     assert y.dtype == dtype
     without = convt1d.conv_transpose1d(x, w, **GEOMETRY)
     np.testing.assert_array_equal(y.astype(complex), without.astype(complex) + b.astype(complex)[:, None])
-
-
-@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
-def test_half_types_compute_in_float32(operator, dtype):
-    """One rounding, at the end."""
-    rng = np.random.default_rng(0)
-    x, w, b = (rng.standard_normal(a.shape).astype(dtype) for a in operands())
-    y = operator(x, w, b, **GEOMETRY)
-    in_single = operator(*(a.astype(np.float32) for a in (x, w, b)), **GEOMETRY)
-    assert y.dtype == dtype
-    np.testing.assert_array_equal(y, in_single.astype(dtype))
-    out = np.empty_like(y)
-    assert operator(x, w, b, **GEOMETRY, out=out) is out
-    np.testing.assert_array_equal(out, y)
-
-
-@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
-def test_half_types_keep_nan_and_inf(operator, dtype):
-    x = np.array([[np.nan, 1, np.inf, 2, -np.inf]], dtype)
-    y = operator(x, np.ones((1, 1, 1), dtype))
-    assert y.dtype == dtype
-    np.testing.assert_array_equal(y.astype(float), x.astype(float))  # numpy's isnan knows no bfloat16
-
-
-def test_float64_is_not_computed_in_float32(operator):
-    tiny = 2.0**-40
-    y = operator(np.array([[1 + tiny]]), np.ones((1, 1, 1)))
-    assert y[0, 0] == 1 + tiny
-
-
-# --- out ----------------------------------------------------------------------------------------------------
-
-
-def test_out_is_filled_and_returned(operator):
-    x, w, b = operands()
-    expected = operator(x, w, b, **GEOMETRY)
-    out = np.empty_like(expected)
-    assert operator(x, w, b, **GEOMETRY, out=out) is out
-    np.testing.assert_array_equal(out, expected)
-
-
-@pytest.mark.parametrize("mode", naive.MODES)
-def test_nothing_beside_out_is_written(operator, force, mode):
-    x, w, b = operands(np.float32)
-    geometry = GEOMETRY | {"padding_mode": mode}
-    expected = operator(x, w, b, **geometry)
-    for kernel in dispatch.KERNELS:
-        for tile in (None, 16, 40):
-            memory = np.full(expected.size + 128, 7, np.float32)
-            with force(kernel, tile):
-                operator(x, w, b, **geometry, out=memory[64:-64].reshape(expected.shape))
-            np.testing.assert_array_equal(memory[64:-64], expected.ravel())
-            assert (memory[:64] == 7).all()
-            assert (memory[-64:] == 7).all()
-
-
-def test_out_of_another_row(operator):
-    """Between the rows of x lies memory that is not x: out may be there."""
-    memory = integers(3, 70)
-    expected = operator(memory[::2].copy(), np.ones((2, 1, 1)))
-    operator(memory[::2], np.ones((2, 1, 1)), out=memory[1:2])
-    np.testing.assert_array_equal(memory[1:2], expected)
-
-
-BAD_OUT = {
-    "list": (lambda y: y.tolist(), TypeError, "array"),
-    "masked": (np.ma.masked_array, TypeError, "MaskedArray|masked|array"),
-    "float32": (lambda y: y.astype(np.float32), TypeError, "float32.*|float64"),
-    "complex": (lambda y: y.astype(complex), TypeError, "complex128"),
-    "big-endian": (lambda y: y.astype(">f8"), TypeError, "> ?f8"),
-    "longer": (lambda y: np.concatenate([y, y], axis=-1), ValueError, "shape"),
-    "unbatched": (lambda y: y[0].copy(), ValueError, "shape"),
-    "flat": (lambda y: y.ravel(), ValueError, "shape"),
-    "one more axis": (lambda y: y[None], ValueError, "shape"),
-    "Fortran": (np.asfortranarray, ValueError, "contiguous"),
-    "strided": (strided, ValueError, "contiguous"),
-    "misaligned": (misaligned, ValueError, "aligned"),
-    "read-only": (read_only, ValueError, "writ|read-only"),
-}
-
-
-@pytest.mark.parametrize(("make", "error", "word"), BAD_OUT.values(), ids=BAD_OUT)
-def test_bad_out(operator, make, error, word):
-    x, w, b = operands()
-    out = make(operator(x, w, b, **GEOMETRY) * 0 + 7)
-    with pytest.raises(error, match=rf"(?s)\bout\b.*({word})"):
-        operator(x, w, b, **GEOMETRY, out=out)
-    assert (np.asarray(out) == 7).all()
-
-
-@pytest.mark.parametrize("name", ["x", "weight", "bias"])
-@pytest.mark.parametrize("dtype", [np.float64, np.int64])
-@pytest.mark.parametrize("shift", [0, 1, -1])
-def test_out_may_not_overlap_an_input(name, dtype, shift):
-    """The same start, or one element shared at either end of out; also where the input is cast."""
-    memory = np.ones(600)
-    given = dict(zip(("x", "weight", "bias"), (np.ones(a) for a in ((2, 70), (2, 2, 3), (2,))), strict=True))
-    out = memory[200:340].reshape(2, 70)
-    size = given[name].size
-    start = {0: 200, 1: 339, -1: 201 - size}[shift]
-    part = memory[start : start + size].view(dtype)
-    part[:] = 1
-    given[name] = part.reshape(given[name].shape)
-    kept = memory.copy()
-    with pytest.raises(ValueError, match=r"out.*(overlap|memory)"):
-        convt1d.conv_transpose1d(**given, padding=1, out=out)
-    np.testing.assert_array_equal(memory.view(np.int64), kept.view(np.int64))
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"x": np.ones((3, 5, 70))},
-        {"x": np.ones((3, 4, 70), object)},
-        {"x": np.ones((3, 4, 71))},
-        {"weight": np.ones((4, 3))},
-        {"weight": np.ones((4, 3, 5), complex)},
-        {"bias": np.ones(5)},
-        {"bias": np.ones(6, complex)},
-        {"workers": 0},
-        {"workers": "1"},
-        {"stride": 0},
-        {"padding": 10**6},
-        {"padding_mode": "wrap"},
-        {"output_padding": 3},
-        {"groups": 3},
-    ],
-    ids=lambda wrong: "-".join(wrong),
-)
-def test_out_is_untouched_when_a_check_fails(wrong):
-    x, w, b = operands()
-    arguments = {"x": x, "weight": w, "bias": b, **GEOMETRY}
-    out = np.full_like(convt1d.conv_transpose1d(**arguments), 7)
-    with pytest.raises((ValueError, TypeError)):
-        convt1d.conv_transpose1d(**arguments | wrong, out=out)
-    assert (out == 7).all()
-
-
-def test_out_of_a_layer_is_untouched_when_a_check_fails():
-    x, _, _ = operands()
-    layer = convt1d.ConvTranspose1d(4, 6, 5, **GEOMETRY, dtype=float)
-    out = np.full_like(layer(x), 7)
-    for given in ({"output_size": 1}, {"output_size": out.shape[-1] + 1}, {"workers": 0}):
-        with pytest.raises(ValueError, match=r"output_size|workers|out"):
-            layer(x, out=out, **given)
-    with pytest.raises(ValueError, match=r"\(N, 4, L\)"):
-        layer(x[:, :3], out=out)
-    assert (out == 7).all()

@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import convt1d
-from convt1d import conv1d, dispatch
+from convt1d import conv1d
+from convt1d.cpu import kernels
 
 SETTINGS = st.tuples(
-    st.sampled_from([None, *dispatch.KERNELS]),
+    st.sampled_from([None, *kernels.names()]),
     st.sampled_from([None, 1, 2, 5, 16, 40]),
 )
 DTYPES = {"f": (np.float32, np.float64), "c": (np.complex64, np.complex128)}
@@ -122,7 +123,7 @@ def test_types(dtype):
     np.testing.assert_array_equal(y.astype(complex), naive.conv1d(x.astype(complex), w.astype(complex), s=2))
 
 
-@pytest.mark.parametrize("kernel", dispatch.KERNELS)
+@pytest.mark.parametrize("kernel", kernels.names())
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_nan_beyond_the_kernel_does_not_show(force, kernel, stride):
     """Also where the kernel is no multiple of the stride, so that some of its phases have a tap less than others."""

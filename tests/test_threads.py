@@ -24,9 +24,6 @@ def python(code, **env):
     return run.stdout
 
 
-# --- quotas -----------------------------------------------------------------------------------------------------
-
-
 def granted(root, groups, files):
     """What a system with these control groups grants; `files` lie below /sys/fs/cgroup."""
     (root / "proc/self").mkdir(parents=True)
@@ -87,8 +84,6 @@ def test_the_quota_bounds_the_default(monkeypatch):
     assert threads.count(5) == 5  # who asks for a number gets it
 
 
-# --- OpenMP's own limits ------------------------------------------------------------------------------------------
-
 COUNT = "import convt1d.threads as t; print(t.count(None))"
 several = pytest.mark.skipif(_runtime.openmp_threads() < 2, reason="needs OpenMP and two cores")
 
@@ -117,9 +112,6 @@ def test_threadpoolctl():
     assert threads.count(None) == before
 
 
-# --- an oversubscribed machine ----------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def clock(monkeypatch):
     class Clock:
@@ -129,12 +121,12 @@ def clock(monkeypatch):
             return self.now
 
     monkeypatch.setattr(threads, "time", Clock())
-    monkeypatch.setattr(threads, "_alone_until", 0.0)
+    monkeypatch.setattr(threads, "_serial_until", 0.0)
     return threads.time
 
 
 def worth(allowed=2):
-    return threads.paying(10**9, 10**6, allowed)
+    return threads.worthwhile(threads.estimate(10**9, 10**6), allowed)
 
 
 @pytest.mark.parametrize(
@@ -148,12 +140,12 @@ def worth(allowed=2):
     ],
 )
 def test_a_good_parallel_call_changes_nothing(clock, own, waited, share):
-    threads.learn(own, waited, share)
+    threads.report_wait(own, waited, share)
     assert worth() == 2
 
 
 def test_a_long_wait_leaves_calls_to_one_thread_for_a_while(clock):
-    threads.learn(1e-3, 10e-3, 0.9)
+    threads.report_wait(1e-3, 10e-3, 0.9)
     assert worth() == worth(8) == 1
     clock.now += 0.19
     assert worth() == 1
@@ -165,8 +157,8 @@ def test_a_long_wait_leaves_calls_to_one_thread_for_a_while(clock):
 def test_parallel_calls_say_how_they_went(monkeypatch):
     """Without this nobody would learn: forward, and the weights' gradient."""
     seen = []
-    monkeypatch.setattr(threads, "learn", lambda *call: seen.append(call))
-    monkeypatch.setattr(threads, "paying", lambda multiply_adds, data_bytes, allowed: allowed)
+    monkeypatch.setattr(threads, "report_wait", lambda *call: seen.append(call))
+    monkeypatch.setattr(threads, "worthwhile", lambda seconds, allowed: allowed)
     layer = convt1d.ConvTranspose1d(64, 64, 8, stride=4, rng=0)
     x = np.ones((2, 64, 1000), np.float32)
     y = layer(x, workers=2)
@@ -180,8 +172,6 @@ def test_parallel_calls_say_how_they_went(monkeypatch):
         assert waited >= 0
         assert 0 <= share <= 1.5
 
-
-# --- forks --------------------------------------------------------------------------------------------------------
 
 FORKS = """
 import os, threading, numpy as np, convt1d
@@ -211,40 +201,3 @@ def test_fork_after_a_parallel_call(in_a_thread, printed):
     Each Python thread has some of its own: another thread's fork must not make the main thread's forgotten.
     """
     assert python(FORKS.format(in_a_thread=in_a_thread)) == printed
-
-
-# --- no memory ----------------------------------------------------------------------------------------------------
-
-
-class NoMemory:
-    """In place of the list of free workspaces: none is free after the first `left`, and none can be had."""
-
-    def __init__(self, left, workspaces):
-        self.left, self.workspaces = left, workspaces
-
-    def pop(self):
-        if self.left == 0:
-            raise MemoryError("as a test wants it")
-        self.left -= 1
-        return self.workspaces.pop()
-
-    def append(self, workspace):
-        self.workspaces.append(workspace)
-
-
-@pytest.mark.parametrize("left", [0, 1])
-@pytest.mark.parametrize("stride", [2, 9])  # 9: gaps between the taps, filled with the bias
-def test_without_workspaces_out_is_left_untouched(monkeypatch, force, stride, left):
-    """Also where the first thread finds one and the second does not."""
-    layer = convt1d.ConvTranspose1d(4, 6, 3, stride=stride, rng=0)
-    x = np.ones((2, 4, 500), np.float32)
-    with force(threads=True):
-        y = layer(x, workers=2)
-        kept = _runtime._free_workspaces
-        out = np.full_like(y, 7)
-        monkeypatch.setattr(_runtime, "_free_workspaces", NoMemory(left, kept))
-        with pytest.raises(MemoryError, match="as a test wants it"):
-            layer(x, out=out, workers=2)
-        assert (out == 7).all()
-        monkeypatch.setattr(_runtime, "_free_workspaces", kept)
-        np.testing.assert_array_equal(layer(x, out=out, workers=2), y)

@@ -11,7 +11,7 @@ import naive
 import numpy as np
 import pytest
 
-from convt1d import dispatch
+from convt1d.cpu import kernels
 
 SINGLE = {"f": np.float32, "c": np.complex64}
 DOUBLE = {"f": np.float64, "c": np.complex128}
@@ -44,7 +44,7 @@ def test_naive_oracle(cases):
 
 @pytest.mark.parametrize(
     ("kernel", "tile"),
-    [(None, None), *itertools.product(dispatch.KERNELS, [None, 1, 16, 40])],
+    [(None, None), *itertools.product(kernels.names(), [None, 1, 16, 40])],
 )
 @pytest.mark.parametrize("workers", [1, 2])
 @pytest.mark.parametrize("precision", [SINGLE, DOUBLE], ids=["single", "double"])

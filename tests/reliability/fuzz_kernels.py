@@ -99,20 +99,20 @@ def kernels(data):
         hostile = source.odds(3)
     workers = source.of([1, 2, 3, None, -1, 0, 1.0, 2**70])
     setting = {
-        "CONVT1D_KERNEL": source.of(["", *convt1d.dispatch.KERNELS]),
+        "CONVT1D_KERNEL": source.of(["", *convt1d.cpu.kernels.names()]),
         "CONVT1D_TILE": source.of(["", "1", "7"]),
     }
 
     @contextlib.contextmanager
     def surroundings():
         """Kernel and tile as chosen, and threads where `workers` allows them, however small the problem."""
-        paying = convt1d.threads.paying
+        paying = convt1d.threads.worthwhile
         os.environ.update(setting)
-        convt1d.threads.paying = lambda *work: min(work[-1] or convt1d.threads.count(None), 3)
+        convt1d.threads.worthwhile = lambda *work: min(work[-1] or convt1d.threads.count(None), 3)
         try:
             yield
         finally:
-            convt1d.threads.paying = paying
+            convt1d.threads.worthwhile = paying
             for name in setting:
                 del os.environ[name]
 

@@ -4,9 +4,9 @@
     | no access | .... array |  no access |     ends right before a page,
     | no access | array .... |  no access |     or begins right behind one; .... is NaN, and must stay so
 
-As a script, one process for one SIMD level: `guards.py FIRST COUNT PLACE`, a line for each geometry before it runs,
-so that the last line names the one that a crash belongs to. PLACE is "guarded"; "plain" for sanitizers, which have
-guards of their own; "beyond" and "before" claim a sample that is not there, to see that the guards do their work.
+As a script, one process for one instruction set: `guards.py FIRST COUNT PLACE`, a line for each geometry before it
+runs, so that the last line names the one that a crash belongs to. PLACE is "guarded"; "plain" for sanitizers, which
+have guards of their own; "beyond" and "before" claim a sample that is not there, to see that the guards do their work.
 """
 
 import ctypes
@@ -23,12 +23,12 @@ import naive
 from conftest import forced
 
 import convt1d
-from convt1d import dispatch, functional, gradients, stream
-from convt1d.cpu import _runtime
+from convt1d import functional, gradients, stream
+from convt1d.cpu import _runtime, kernels
 
 PAGE = mmap.PAGESIZE
 NONE, READ_WRITE, PRIVATE, ANONYMOUS = 0, 3, 2, 0x20  # of Linux: <sys/mman.h>
-KERNELS = (None, *dispatch.KERNELS)
+KERNELS = (None, *kernels.names())
 DTYPES = ("f4", "f8", "c8", "c16")
 
 libc = ctypes.CDLL(None, use_errno=True)

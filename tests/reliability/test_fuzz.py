@@ -26,10 +26,11 @@ from hypothesis.stateful import (
 )
 
 import convt1d
-from convt1d import cli, dispatch
+from convt1d import cli
+from convt1d.cpu import kernels
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
-SETTINGS = st.tuples(st.sampled_from([None, *dispatch.KERNELS]), st.sampled_from([None, 1, 5, 40]))
+SETTINGS = st.tuples(st.sampled_from([None, *kernels.names()]), st.sampled_from([None, 1, 5, 40]))
 WORKERS = st.sampled_from([None, 1, 2, 3])
 FILES = [kind for kind in ("npz", "safetensors", "onnx") if kind == "npz" or importlib.util.find_spec(kind)]
 
@@ -55,7 +56,7 @@ def kind_of(data):
 @pytest.mark.reliability
 @pytest.mark.parametrize("kind", fuzz_kernels.KINDS)
 def test_damaged_files(kind, tmp_path):
-    """Mutations of good files, through every reader; tests/test_weights.py has more of this."""
+    """Mutations of good files, through every reader; tests/bindings/test_weights.py has more of this."""
     if kind != "npz":
         pytest.importorskip(kind)
     for seed, path in enumerate(sorted((CORPUS / "readers").iterdir())):

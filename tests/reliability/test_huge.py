@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import convt1d
-from convt1d import dispatch
+from convt1d.cpu import kernels
 
-KERNELS = dispatch.KERNELS
+KERNELS = kernels.names()
 BORDER = 2**31
 
 

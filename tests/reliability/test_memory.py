@@ -104,7 +104,7 @@ def test_each_allocation_fails_in_turn(shim):
 NO_THREADS = """
 import ctypes, sys, threading, numpy as np, convt1d
 from convt1d import threads
-threads.paying = lambda multiply_adds, data_bytes, allowed: allowed or threads.count(None)
+threads.worthwhile = lambda seconds, allowed: allowed or threads.count(None)
 shim = ctypes.CDLL(sys.argv[1])
 layer = convt1d.ConvTranspose1d(256, 256, 16, stride=8, rng=0)
 x = np.ones((2, 256, 100), np.float32)
@@ -165,7 +165,7 @@ weight, bias = rng.standard_normal((6, 4, 5)).astype(np.float32), np.ones(4, np.
 layer = convt1d.ConvTranspose1d(6, 4, 5, stride=3, rng=0)
 y = layer(x)
 stream = convt1d.ConvTranspose1dStream(layer)
-threads.paying = lambda multiply_adds, data_bytes, allowed: allowed or threads.count(None)
+threads.worthwhile = lambda seconds, allowed: allowed or threads.count(None)
 
 WRONG = (
     lambda: layer(x[:, :5]),

@@ -14,7 +14,7 @@ import scipy.signal
 
 import convt1d
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "coming-from.md"
 
 

@@ -12,14 +12,13 @@ import shutil
 import subprocess
 import sys
 import types
-import typing
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 
 from convt1d.cuda import backend as cuda_backend
-from convt1d.cuda import policy, program
+from convt1d.cuda import policy
 from convt1d.cuda.program import Launch
 
 HERE = Path(__file__).parent
@@ -62,14 +61,14 @@ def build(folder: Path, number: int, sanitize: bool) -> ctypes.CDLL:
 
 
 def parameter_structs():
-    """Every NamedTuple that a kernel is launched with (it has the number of blocks), and those inside it; by name."""
+    """Every struct that a kernel is launched with (it has the number of blocks), and those inside it; by name."""
     modules = [vars(kernel).values() for kernel in policy.KERNELS]
     waiting = [value for values in modules for value in values if "blocks" in getattr(value, "_fields", ())]
     found = {}
     while waiting:
         struct = waiting.pop()
         found[struct.__name__] = struct
-        waiting += [kind for kind in typing.get_type_hints(struct).values() if kind is not int]
+        waiting += struct.nested.values()
     return found
 
 
@@ -77,7 +76,7 @@ def layout_assertions():
     """C++ that compiles where the structs of the .cu files lie as NumPy lays the Python ones out."""
     lines = []
     for name, struct in parameter_structs().items():
-        layout = program.layout(struct)
+        layout = struct.layout
         lines.append(f'static_assert(sizeof({name}) == {layout.itemsize}, "{name}");')
         for field, (kind, offset) in layout.fields.items():
             place = f"__builtin_offsetof({name}, {field}) == {offset}"

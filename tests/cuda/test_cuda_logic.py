@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The GPU path's logic on the CPU: the kernels' source through g++, and every program that would be launched.
 
-All of convt1d.cuda runs but CuPy itself (tests/cuda_fake.py, cuda_shim.h). That the source compiles for a GPU is
+All of convt1d.cuda runs but CuPy itself (tests/cuda/cuda_fake.py, cuda_shim.h). That the source compiles for a GPU is
 test_cuda_compiles.py's matter; speed, memory and races on a GPU are test_cuda_gpu.py's.
 """
 
@@ -624,7 +624,7 @@ def test_choice_by_precision(name, kind, kernel):
         assert choose(precision, capability=80) == ("columns" if name == "dilated" else "fused")
 
 
-GOLDEN = json.loads((pathlib.Path(__file__).parent / "data" / "cuda_choices.json").read_text())
+GOLDEN = json.loads((pathlib.Path(__file__).parents[1] / "data" / "cuda_choices.json").read_text())
 
 
 @pytest.mark.parametrize(

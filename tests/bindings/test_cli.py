@@ -19,6 +19,7 @@ from scipy.io import wavfile
 
 import convt1d
 from convt1d import cli, explain, info
+from convt1d.cpu import _runtime
 
 RATE = 360  # of no meaning: the sample rate of the ECG is unknown
 TAPS = cli.windowed_sinc(8)
@@ -86,6 +87,32 @@ def test_version_help_info(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert np.__version__ in done.stdout
     assert len(done.stdout.splitlines()) == len(info.describe())
+    assert "kernels  deep layers: " in done.stdout
+
+
+def test_info_of_a_layer(capsys):
+    assert cli.main(["info", "--layer", "512 256 16 --stride 8 --padding 4 --dtype float64"]) == 0
+    out = capsys.readouterr().out
+    plan = info.plan_of(convt1d.geometry.check(512, 256, 16, 8, 4), _runtime.machine(), "float64")
+    assert re.search(rf"^kernel +{plan.kernel}$", out, re.MULTILINE)
+    assert re.search(rf"^tile +{plan.tile.target} columns", out, re.MULTILINE)
+    for name, reason in plan.refused.items():
+        assert re.search(rf"^not {name} +{re.escape(reason)}$", out, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        ("512 256", "the following arguments are required: kernel_size"),
+        ("512 256 0", "kernel_size must be at least 1, got 0"),
+        ("512 256 4 --stride two", "argument --stride: invalid int value: 'two'"),
+        ("512 256 4 --dtype int8", "argument --dtype: invalid choice: 'int8'"),
+        ("512 256 4 --padding '1", "No closing quotation"),
+    ],
+)
+def test_info_of_no_layer(layer, words, capsys):
+    assert cli.main(["info", "--layer", layer]) == 2
+    assert words in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -176,7 +203,7 @@ def test_explain(run, argv, options):
     assert (code, err) == (0, "")
     assert out.startswith(f"{layer}, 7 input samples\n")
     assert f"\n{explain.drawing(layer, 7)}\n" in out
-    assert out.endswith(f"\n{explain.overlap_report(layer)}\n")
+    assert f"\n{explain.overlap_report(layer)}\n\nOn this machine:\n\nkernel " in out
     code, out, err = run("explain", *argv)
     assert (code, err) == (0, "")
     assert int(re.search(r", (\d+) input samples", out)[1]) >= 4
@@ -193,7 +220,7 @@ def test_explain_weights(run, dtype):
     layer = convt1d.ConvTranspose1d(4, 2, 6, **options)
     layer.weight = weight
     assert f"\n{explain.drawing(layer, 5)}\n" in out
-    assert out.endswith(f"\n{explain.overlap_report(layer)}\n")
+    assert f"\n{explain.overlap_report(layer)}\n\nOn this machine:\n\nkernel " in out
 
 
 def test_explain_a_layer_of_several(run):
@@ -209,7 +236,7 @@ def test_explain_an_onnx_file(run):
     layer.to_onnx("w.onnx")
     code, out, err = run("explain", "--weights", "w.onnx")
     assert (code, err) == (0, "")
-    assert out.endswith(f"\n{explain.overlap_report(layer)}\n")
+    assert f"\n{explain.overlap_report(layer)}\n\nOn this machine:\n\nkernel " in out
 
 
 @pytest.mark.parametrize(("columns", "widest"), [("50", 50), ("200", 200), ("1", 40)])

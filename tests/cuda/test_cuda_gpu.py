@@ -329,9 +329,10 @@ SANITIZED = """
 import sys, numpy as np, cupy, os
 sys.path.insert(0, os.path.join(os.getcwd(), "tests"))
 import convt1d
+from convt1d.cuda import policy
 rng = np.random.default_rng(0)
-for kernel in ("direct", "columns", "rows", "fused"):
-    os.environ["CONVT1D_CUDA_KERNEL"] = kernel
+for kernel in policy.KERNELS:
+    os.environ["CONVT1D_CUDA_KERNEL"] = kernel.NAME
     for dtype in (np.float32, np.float16, np.complex128):
         for mode in ("zeros", "reflect", "circular"):
             for workspace in ("", "60000"):
@@ -363,5 +364,6 @@ def test_compute_sanitizer(tool):
         pytest.skip(f"compute-sanitizer cannot run here: {said[-500:]}")
     assert "all ran" in said, said[-5000:]
     # what it says of the kernels of cuBLAS and CuPy is not ours to mend
-    ours = re.findall(r"at .*\b(?:direct\d*|extend|interleave|pack|unpack|fused\w*|reduce)\(.*", said)
+    names = "|".join(re.findall(r"\b(?:ENTRY|DIRECT|FUSED)\((\w+)", backend.source()))
+    ours = re.findall(rf"at .*\b(?:{names})\(.*", said)
     assert ours == [], said[:5000]

@@ -5,7 +5,10 @@
 """
 
 import inspect
+import os
 import re
+import subprocess
+import sys
 
 import naive
 import numpy as np
@@ -375,3 +378,20 @@ def test_load_state_dict_takes_all_or_nothing():
             np.testing.assert_array_equal(value, before[name])
     with pytest.raises(ValueError, match="bias"):
         construct(bias=False).load_state_dict(ones)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CONVT1D_KERNEL", "fft"), ("CONVT1D_TILE", "0"), ("CONVT1D_TILE", "-1"), ("CONVT1D_TILE", "wide")],
+)
+def test_bad_forced_choice_is_refused(name, value, monkeypatch):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
+        convt1d.conv_transpose1d(np.ones((1, 4)), np.ones((1, 1, 2)))
+
+
+def test_unknown_instruction_set_is_refused():
+    code = "import convt1d.cpu._runtime"
+    env = dict(os.environ, CONVT1D_SIMD="9")
+    run = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True)
+    assert "CONVT1D_SIMD must be one of baseline, avx2, avx512 (or 0, 1, 2), got '9'" in run.stderr

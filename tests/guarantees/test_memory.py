@@ -2,6 +2,7 @@
 """Large outputs' memory: kept when nobody uses it any more, never before, and not without bound."""
 
 import gc
+import sys
 import threading
 import weakref
 
@@ -146,3 +147,26 @@ def test_several_threads():
     assert not wrong
     gc.collect()
     assert kept() <= 65536
+
+
+def test_workspaces_are_kept_and_released():
+    layer = convt1d.ConvTranspose1d(64, 64, 8, stride=4, rng=0)
+    x = np.ones((2, 64, 4000), np.float32)
+    y = layer(x, workers=2)
+    assert 1 <= threads.release_workspaces() <= 64
+    assert threads.release_workspaces() == 0
+    np.testing.assert_array_equal(layer(x, workers=2), y)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads VmHWM from /proc")
+def test_peak_memory_is_the_output_and_little_more(beyond_output):
+    """A column buffer of the whole signal would be 339 MB more."""
+    assert beyond_output(channels_last=False) < 16 * 1024 * 1024
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads VmHWM from /proc")
+def test_no_transposed_copy(beyond_output):
+    """A copy of x would be 339 MB, one of y as much."""
+    assert beyond_output(channels_last=True) < 16 * 1024 * 1024

@@ -24,7 +24,7 @@ dask = pytest.importorskip("dask")
 da = pytest.importorskip("dask.array")
 import convt1d.dask  # noqa: E402  after the question whether dask is there
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 SCALE = str(ROOT / "docs" / "examples" / "scale.py")
 
 
@@ -213,7 +213,7 @@ def test_an_operator_travels_without_its_packs():
 def test_threads_of_a_task(monkeypatch, workers):
     """One, unless more are asked for: dask runs as many tasks as it has threads."""
     allowed = []
-    monkeypatch.setattr("convt1d.threads.paying", lambda work, size, count: allowed.append(count) or 1)
+    monkeypatch.setattr("convt1d.threads.worthwhile", lambda seconds, count: allowed.append(count) or 1)
     given = {} if workers == 1 else {"workers": workers}
     convt1d.dask.conv_transpose1d(da.ones((1, 100), chunks=50), np.ones((1, 1, 3)), **given).compute()
     assert allowed == [workers] * 2

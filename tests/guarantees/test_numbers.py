@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: MIT
+"""Numbers: precision, and how far NaN, inf and large values reach."""
+
+import ml_dtypes
+import naive
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from random_problems import DTYPES, EXTENDED, SEEDS, SETTINGS, oracle
+
+import convt1d
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(("k", "stride"), [(4, 2), (16, 8), (7, 1), (11, 4), (3, 1)])
+def test_winograds_products_are_about_as_precise(k, stride, dtype, monkeypatch):
+    """Of the root mean square, and of the largest, against sums in a higher precision."""
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((2, 64, 200)), rng.standard_normal((64, 16, k))
+    x, w = x.astype(dtype), w.astype(dtype)
+    exact = naive.conv_transpose1d(x.astype(np.longdouble), w.astype(np.longdouble), None, stride)
+    errors = {}
+    for kernel in ("direct", "winograd", "fused_winograd"):
+        monkeypatch.setenv("CONVT1D_KERNEL", kernel)
+        error = np.abs(convt1d.conv_transpose1d(x, w, stride=stride) - exact)
+        errors[kernel] = np.array([np.sqrt((error**2).mean()), error.max()])
+    for kernel in ("winograd", "fused_winograd"):
+        assert (errors[kernel] > 0).all()
+        assert (errors[kernel] < 2.5 * errors["direct"]).all(), errors
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_differences_do_not_overflow_where_samples_do_not(dtype, monkeypatch):
+    """A tile whose numbers are too large to be squared is multiplied tap by tap, as are all with such weights."""
+    huge = np.finfo(dtype).max
+    results = {}
+    for kernel in ("direct", "winograd", "fused_winograd"):
+        monkeypatch.setenv("CONVT1D_KERNEL", kernel)
+        x = np.ones((1, 8, 300), dtype)
+        w = np.full((8, 3, 4), 0.01, dtype)
+        x[0, 2, 100], x[0, 2, 101], x[0, 3, 131] = huge, -huge, np.inf
+        results[kernel] = [convt1d.conv_transpose1d(x, w, stride=2)]
+        x[0, 2:4, 100:132], w[1, 1, 0], w[1, 2, 2] = 0.01, huge, -huge
+        results[kernel].append(convt1d.conv_transpose1d(x, w, stride=2))
+    for direct, winograd in zip(2 * results["direct"], results["winograd"] + results["fused_winograd"], strict=True):
+        np.testing.assert_array_equal(np.isfinite(winograd), np.isfinite(direct))
+        np.testing.assert_allclose(winograd, direct, rtol=1e-5)
+        assert np.abs(winograd[np.isfinite(winograd)]).max() > huge / 200
+
+
+@given(problem=naive.problems(modes=EXTENDED, kinds="f"), setting=SETTINGS)
+def test_a_constant_stays_constant(force, problem, setting):
+    """Where each phase's weights sum to one: up to both edges, as the extension comes before the strides."""
+    geometry, (c_in, _, kernel_size) = problem.geometry, problem.w.shape
+    phase = geometry["dilation"] * np.arange(kernel_size) % geometry["stride"]
+    assume(np.unique(phase).size == geometry["stride"])  # each output sample meets a tap
+    for tap in (np.flatnonzero(phase == r) for r in range(geometry["stride"])):
+        problem.w[..., tap[-1]] += 1 - problem.w[..., tap].sum(-1)
+    level = problem.x[..., :1]
+    with force(*setting):
+        y = convt1d.conv_transpose1d(np.broadcast_to(level, problem.x.shape), problem.w, **geometry)
+    in_groups = level.reshape(*level.shape[:-2], geometry["groups"], c_in // geometry["groups"]).sum(-1)
+    expected = in_groups.repeat(problem.w.shape[1], axis=-1)[..., None]
+    np.testing.assert_array_equal(y, np.broadcast_to(expected, y.shape))
+
+
+@settings(max_examples=300)
+@given(problem=naive.problems(), setting=SETTINGS, double=st.booleans(), seed=SEEDS)
+def test_nan_and_inf_reach_what_the_definition_says(force, problem, setting, double, seed):
+    """No more and no less: through zero weights too, and through the extension of the signal."""
+    rng, dtype = np.random.default_rng(seed), DTYPES[problem.x.dtype.kind][double]
+    x, w = problem.x.astype(dtype), (problem.w * rng.integers(0, 2, problem.w.shape)).astype(dtype)
+    x.flat[rng.integers(0, x.size, rng.integers(1, 4))] = rng.choice([np.nan, np.inf, -np.inf])
+    with np.errstate(invalid="ignore"):
+        expected = oracle(x, w, None, problem.geometry)
+    with force(*setting):
+        y = convt1d.conv_transpose1d(x, w, **problem.geometry)
+    if x.dtype.kind == "c":  # which part of a complex product is NaN depends on how it is written out
+        y, expected = (np.where(np.isfinite(values), values, np.nan) for values in (y, expected))
+    np.testing.assert_array_equal(y, expected)
+
+
+GEOMETRY = {
+    "stride": 2,
+    "padding": 1,
+    "output_padding": 1,
+    "groups": 2,
+    "dilation": 3,
+    "padding_mode": "reflect",
+}
+
+
+def integers(*shape, dtype=float, seed=0):
+    values = np.random.default_rng(seed).integers(-4, 5, shape)
+    if np.dtype(dtype).kind == "c":
+        values = values + 1j * np.random.default_rng(seed + 1).integers(-4, 5, shape)
+    return values.astype(dtype)
+
+
+def operands(dtype=float):
+    """x, weight and bias for GEOMETRY; more than 64 samples, so that the batch is not merged."""
+    shapes = (3, 4, 70), (4, 3, 5), (6,)
+    return [integers(*shape, dtype=dtype, seed=2 * i) for i, shape in enumerate(shapes)]
+
+
+BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
+def test_half_types_compute_in_float32(operator, dtype):
+    """One rounding, at the end."""
+    rng = np.random.default_rng(0)
+    x, w, b = (rng.standard_normal(a.shape).astype(dtype) for a in operands())
+    y = operator(x, w, b, **GEOMETRY)
+    in_single = operator(*(a.astype(np.float32) for a in (x, w, b)), **GEOMETRY)
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y, in_single.astype(dtype))
+    out = np.empty_like(y)
+    assert operator(x, w, b, **GEOMETRY, out=out) is out
+    np.testing.assert_array_equal(out, y)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, BFLOAT16])
+def test_half_types_keep_nan_and_inf(operator, dtype):
+    x = np.array([[np.nan, 1, np.inf, 2, -np.inf]], dtype)
+    y = operator(x, np.ones((1, 1, 1), dtype))
+    assert y.dtype == dtype
+    np.testing.assert_array_equal(y.astype(float), x.astype(float))  # numpy's isnan knows no bfloat16
+
+
+def test_float64_is_not_computed_in_float32(operator):
+    tiny = 2.0**-40
+    y = operator(np.array([[1 + tiny]]), np.ones((1, 1, 1)))
+    assert y[0, 0] == 1 + tiny

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: MIT
+"""The package as a whole: imports, stubs, BLAS, forks, threads."""
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convt1d
+from convt1d import geometry, threads
+from convt1d.cpu import _correlate, _runtime, _tiles
+
+HERE = Path(__file__).parent
+
+
+def test_absurd_number_of_workers_is_harmless():
+    layer = convt1d.ConvTranspose1d(256, 256, 16, stride=8, rng=0)
+    x = np.ones((256, 50), np.float32)
+    np.testing.assert_array_equal(layer(x, workers=10**30), layer(x, workers=1))
+
+
+def test_small_work_stays_on_one_thread(monkeypatch):
+    monkeypatch.setattr(threads, "_serial_until", 0.0)  # a disturbed call before this one may have set it
+    assert threads.worthwhile(threads.estimate(1000, 1000), 8) == 1
+    assert threads.worthwhile(threads.estimate(10**9, 10**6), 8) == 8
+    assert threads.worthwhile(threads.estimate(10**9, 10**6), 1) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+def test_fork_after_parallel_packing():
+    """Packing large weights starts threads too, even if the call itself is small."""
+    code = """
+import os, numpy as np, convt1d
+layer = convt1d.ConvTranspose1d(256, 256, 16, stride=8, rng=0)
+layer(np.ones((256, 1), np.float32), workers=2)
+pid = os.fork()
+if pid == 0:
+    layer(np.ones((4, 256, 400), np.float32), workers=2)
+    os._exit(0)
+print(os.waitpid(pid, 0)[1])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert run.stdout == "0\n", run.stderr
+
+
+def test_import_is_light():
+    """SciPy's BLAS takes 0.15 s to import: not before the first call."""
+    code = "import sys, convt1d; print([m for m in ('scipy.linalg', 'cupy', 'torch') if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "[]\n", run.stderr
+
+
+@pytest.mark.parametrize("module", [_correlate, _runtime, _tiles])
+def test_stub_names_what_the_extension_has(module):
+    stub = ast.parse((Path(convt1d.__file__).parent / "cpu" / f"{module.__name__.split('.')[-1]}.pyi").read_text())
+    named = {node.name for node in stub.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))}
+    public = {
+        name
+        for name, value in vars(module).items()
+        if not name.startswith("_") and getattr(value, "__module__", None) == module.__name__
+    }
+    assert named == public
+
+
+def test_benchmark_layers_are_well_formed():
+    text = json.loads((HERE.parent / "bench" / "layers.json").read_text())
+    for name, _, c_in, c_out, k, s, p, op, d, g, length in text["layers"]:
+        checked = geometry.check(c_in, c_out, k, s, p, op, g, d)
+        assert checked.checked_output_length(length) >= 1, name
+
+
+INCOMPATIBLE_BLAS = """
+import ctypes, sys, types
+new = ctypes.pythonapi.PyCapsule_New
+new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
+name = b"void (char *, char *, int64_t *)"
+blas = types.ModuleType("scipy.linalg.cython_blas")
+blas.__pyx_capi__ = {f: new(1, name, None) for f in ("sgemm", "dgemm")}
+sys.modules["scipy.linalg.cython_blas"] = blas
+import numpy as np, convt1d
+try:
+    convt1d.conv_transpose1d(np.ones((1, 4)), np.ones((1, 1, 2)))
+except ImportError as error:
+    print(error)
+"""
+
+
+def test_incompatible_blas_is_refused_in_words():
+    """A SciPy built with 64-bit integers: Cython notices by the functions' signatures."""
+    run = subprocess.run([sys.executable, "-c", INCOMPATIBLE_BLAS], capture_output=True, text=True)
+    assert "interface of 32-bit integers (LP64), but SciPy" in run.stdout, run.stderr
+    assert "wrong signature" in run.stdout
