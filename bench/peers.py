@@ -219,9 +219,8 @@ class Convt1d(Implementation):
     @property
     def multiplied(self):
         """Winograd's are fewer; of gradients, at least so many."""
-        from convt1d import dispatch
-
-        return min((dispatch.multiplied(kernel.plan) for kernel, _ in self._operator._kernels.values()), default=0.75)
+        plans = [kernel.plan for kernel, _ in self._operator._kernels.values()]
+        return min((plan.multiplications for plan in plans), default=0.75)
 
 
 class Torch(Implementation):
