@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from operands import GEOMETRY, operands
 from random_problems import DTYPES, EXTENDED, SEEDS, SETTINGS, oracle
 
 import convt1d
@@ -79,29 +80,6 @@ def test_nan_and_inf_reach_what_the_definition_says(force, problem, setting, dou
     if x.dtype.kind == "c":  # which part of a complex product is NaN depends on how it is written out
         y, expected = (np.where(np.isfinite(values), values, np.nan) for values in (y, expected))
     np.testing.assert_array_equal(y, expected)
-
-
-GEOMETRY = {
-    "stride": 2,
-    "padding": 1,
-    "output_padding": 1,
-    "groups": 2,
-    "dilation": 3,
-    "padding_mode": "reflect",
-}
-
-
-def integers(*shape, dtype=float, seed=0):
-    values = np.random.default_rng(seed).integers(-4, 5, shape)
-    if np.dtype(dtype).kind == "c":
-        values = values + 1j * np.random.default_rng(seed + 1).integers(-4, 5, shape)
-    return values.astype(dtype)
-
-
-def operands(dtype=float):
-    """x, weight and bias for GEOMETRY; more than 64 samples, so that the batch is not merged."""
-    shapes = (3, 4, 70), (4, 3, 5), (6,)
-    return [integers(*shape, dtype=dtype, seed=2 * i) for i, shape in enumerate(shapes)]
 
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
