@@ -46,6 +46,9 @@ How a call flows, and where things live::
 CONTRIBUTING.md lists the places of a new kernel, instruction set, padding mode, epilogue or check.
 """
 
+from . import activations
+from .conv import Conv1d
+from .conv_stream import Conv1dStream
 from .functional import conv1d, conv_transpose1d, conv_transpose1d_backward
 from .geometry import output_length
 from .layer import ConvTranspose1d
@@ -54,8 +57,11 @@ from .stream import ConvTranspose1dStream
 __version__ = "0.1.0"
 
 __all__ = [
+    "Conv1d",
+    "Conv1dStream",
     "ConvTranspose1d",
     "ConvTranspose1dStream",
+    "activations",
     "conv1d",
     "conv_transpose1d",
     "conv_transpose1d_backward",

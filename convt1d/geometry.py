@@ -85,6 +85,11 @@ class Geometry:
     dilation: int = 1
     padding_mode: str = "zeros"
 
+    @property
+    def weight_shape(self) -> tuple[int, int, int]:
+        """Of the weight in torch's layout."""
+        return self.in_channels, self.out_channels // self.groups, self.kernel_size
+
     def output_length(self, length: int, output_padding: int | None = None) -> int:
         """L_out for an input of `length` samples; may be < 1, see `checked_output_length`."""
         op = self.output_padding if output_padding is None else output_padding
@@ -119,6 +124,13 @@ class Geometry:
         span = self.dilation * (self.kernel_size - 1)
         return -((span - start) // self.stride), (stop - 1) // self.stride + 1
 
+    def adjoint(self) -> ConvGeometry:
+        """The convolution with the same weight, which carries an output's gradient back to the input's samples."""
+        return ConvGeometry(
+            self.out_channels, self.in_channels, self.kernel_size, self.stride, self.padding, self.dilation,
+            self.groups,
+        )  # fmt: skip
+
     def halo(self, output_padding: int) -> tuple[int, int]:
         """How many samples left and right of the input can reach the output."""
         left = self.padding[0]
@@ -148,12 +160,28 @@ class ConvGeometry:
     groups: int = 1
     padding_mode: str = "zeros"
 
+    @property
+    def weight_shape(self) -> tuple[int, int, int]:
+        """Of the weight in torch's layout."""
+        return self.out_channels, self.in_channels // self.groups, self.kernel_size
+
+    @property
+    def reach(self) -> int:
+        """Samples from the first tap to the last, both included."""
+        return self.dilation * (self.kernel_size - 1) + 1
+
+    def adjoint(self) -> Geometry:
+        """The transposed convolution with the same weight, whose output is cut to the input's samples by a window."""
+        return Geometry(
+            self.out_channels, self.in_channels, self.kernel_size, self.stride, self.padding, 0, self.groups,
+            self.dilation,
+        )  # fmt: skip
+
     def checked_output_length(self, length: int) -> int:
         """L_out for an input of `length` samples, or a ValueError that states both lengths."""
         if length < 1:
             raise ValueError(f"input length must be at least 1, got L = {length}")
-        reach = self.dilation * (self.kernel_size - 1) + 1
-        padded = length + sum(self.padding)
+        reach, padded = self.reach, length + sum(self.padding)
         if padded < reach:
             raise ValueError(
                 f"the kernel must not be longer than the padded input, but an input of length {length} with "

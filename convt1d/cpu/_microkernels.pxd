@@ -43,6 +43,8 @@ cdef extern from "microkernels.h" nogil:
                           void *c, Py_ssize_t ldc, Py_ssize_t steps, Py_ssize_t n, Py_ssize_t ahead) noexcept nogil
         void (*dot)(const void *x, const void **rows, Py_ssize_t nrows, void *sums, Py_ssize_t lds,
                     Py_ssize_t n) noexcept nogil
+        void (*activate)(int kind, const void *x, const void *add, void *y, Py_ssize_t n, double a,
+                         double b) noexcept nogil
 
     int direct_block(int most, Py_ssize_t rows)
     int fused_block(int most, int stride, Py_ssize_t outputs, Py_ssize_t channels)

@@ -20,9 +20,10 @@ ctypedef int (*pack_function)(const Layer *layer, const Block *block, const void
                               void *out) noexcept nogil
 
 # Loads columns i .. i+n-1 of the channels c0 .. c1-1 of one sample into rows of ldx, by way of `row` if it needs
-# one. Returns the form of the tile; `form` is the one asked for.
-ctypedef int (*load_function)(const Layer *layer, const Call *call, const void *x, Py_ssize_t c0, Py_ssize_t c1,
-                              Py_ssize_t i, Py_ssize_t n, void *dst, void *row, int form) noexcept nogil
+# one, with the activation `before` applied to the samples. Returns the form of the tile; `form` is the one asked for.
+ctypedef int (*load_function)(const Layer *layer, const Call *call, const Activation *before, const void *x,
+                              Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, void *dst, void *row,
+                              int form) noexcept nogil
 
 # Multiplies one piece of a tile with one weight block; the last piece of a block stores its output.
 ctypedef void (*run_function)(const Layer *layer, const Call *call, const Block *block, Tile *tile,
@@ -32,6 +33,12 @@ cdef struct Ops:
     pack_function pack
     load_function load
     run_function run
+
+cdef struct Activation:        # of `Microkernels.activate`
+    int kind                   # 0: the identity
+    const double *a            # its parameters: one of each, or one for each channel
+    const double *b
+    Py_ssize_t next            # from a channel's parameters to the next channel's: 0 or 1
 
 cdef struct Strides:
     Py_ssize_t channel, output, tap     # of the weights, in real numbers
@@ -80,6 +87,8 @@ cdef struct Layer:
 cdef struct Output:
     void *y
     const void *bias           # or NULL
+    Activation after           # applied to columns + bias
+    const void *add            # laid out as y, added last; or NULL
     Py_ssize_t length, left    # in real numbers
     Entry *entries
     Py_ssize_t nentries
@@ -96,6 +105,7 @@ cdef struct Room:              # plan.Workspace
 
 cdef struct Call:
     Signal x
+    Activation before          # applied to x
     Output output
     Cut cut
     Room room

@@ -6,6 +6,7 @@
     load      x[c, i - step*m]  ->  tile of x      only edge tiles see the padding mode's sources; a convolution's
                                                    strided input is split into its residue classes, one row each
     run       weights^T x tile  ->  y              as the kernel does it (kernels/*.pxd)
+    finish    after(y) + add    ->  y              an activation and a residual, where a call has them
 
 Tiles, weight blocks, groups and samples are independent: any order, any number of threads, the same bits.
 The loop knows no kernel: it calls the three functions of `Ops`. Everything here assumes checked arguments.
@@ -18,6 +19,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
+from convt1d.cpu._finish cimport finish_block
 from convt1d.cpu._load cimport floor_div
 from convt1d.cpu._microkernels cimport Prefetch, end_nontemporal_stores, real
 from convt1d.cpu._rows cimport load_tile
@@ -25,7 +27,7 @@ from convt1d.cpu._runtime cimport (
     MOST_THREADS, SHARE_PARTS, RegionTimer, Shares, add_items, begin_region, finish_region, give_workspace,
     microkernels_for, next_part, share_out, take_workspace, team,
 )
-from convt1d.cpu._tile cimport Block, Call, Entry, Layer, Ops, Strides, Tile
+from convt1d.cpu._tile cimport Activation, Block, Call, Entry, Layer, Ops, Strides, Tile
 from convt1d.cpu.kernels cimport direct, fused, fused_winograd, gemm, winograd
 
 import numpy as np
@@ -135,6 +137,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Tile *tile, Py_ssize_t 
                                + layer.input_rows.offsets[0])
     cdef bint single = layer.piece_taps >= taps and layer.piece_channels >= channels
     cdef bint is_loaded = not inside and loaded.f0 == tile.f0
+    cdef bint finishes = call.output.after.kind != 0 or call.output.add != NULL
     tile.prefetch = prefetch_for[real](layer, call, tile, inside, single, origin, workspace)
     tile.x, tile.ldx, tile.form = workspace, call.x.sc if inside else call.cut.ldx, loaded.form
     for b in range(b0, b1):
@@ -160,6 +163,8 @@ cdef void run_tile(const Layer *layer, const Call *call, Tile *tile, Py_ssize_t 
                     if tile.piece.c1 == channels:       # the next tile
                         tile.prefetch.next_tile = call.cut.tile - tile.piece.c0 * tile.ldx
                 layer.ops.run(layer, call, &layer.blocks[b], tile, weights)
+                if finishes and tile.piece.last:
+                    finish_block[real](layer, call, &layer.blocks[b], tile, 0)
                 tile.piece.c0 = tile.piece.c1
             tile.piece.m0 = tile.piece.m1
     if not inside:
@@ -211,7 +216,7 @@ cdef int in_place(const Layer *layer, const Call *call, Py_ssize_t size) noexcep
     uses only its row's length in every so many bytes.
     """
     cdef Py_ssize_t distance = call.x.sc * size, row = call.cut.tile * size
-    if call.x.sl != 1 or call.cut.merged or layer.in_place == NEVER:
+    if call.x.sl != 1 or call.cut.merged or layer.in_place == NEVER or call.before.kind:
         return NEVER
     if layer.in_place == PARTS:
         return PARTS        # each sample is read about once
@@ -219,6 +224,18 @@ cdef int in_place(const Layer *layer, const Call *call, Py_ssize_t size) noexcep
     if layer.shape.channels * row > 512 * 1024 or layer.shape.channels * distance > 512 * 1024 and row < distance:
         return NEVER
     return layer.in_place
+
+
+cdef Activation activation_of(activation, const double *identity):
+    """An `activations.Activation`, or None, whose parameters the caller holds."""
+    cdef Activation found
+    cdef const double[::1] a
+    cdef const double[::1] b
+    found.kind, found.next, found.a, found.b = 0, 0, identity, identity
+    if activation is not None:
+        a, b = activation.a, activation.b
+        found.kind, found.next, found.a, found.b = activation.kind, a.shape[0] > 1, &a[0], &b[0]
+    return found
 
 
 # ---- what Python sees -------------------------------------------------------------------------------------
@@ -358,6 +375,9 @@ cdef class Run:
     cdef object keep        # arrays that pointers in `call` point into
     cdef Py_ssize_t items
     cdef bint leaves_gaps       # some output positions belong to no tap
+    cdef readonly bint can_activate     # x by `before`: it is loaded in one piece
+    cdef readonly bint channels_last    # y is (N, L_out, C_out)
+    cdef readonly bint can_finish       # y by `after` and `add`: a block's y in a tile is one stretch of each row
 
     def __cinit__(self):
         self.call.output.entries = NULL
@@ -389,6 +409,11 @@ cdef class Run:
         call.output.length = out_length * kernel.layer.shape.parts
         call.output.left = left * kernel.layer.shape.parts
         self._entries()
+        packing, columns = kernel.plan.packing, kernel.plan.columns
+        self.can_activate = packing.piece_channels >= kernel.layer.shape.channels and packing.piece_taps >= packing.taps
+        self.channels_last = kernel.layer.shape.channels_last
+        self.can_finish = (call.output.aligned and not self.leaves_gaps and not self.channels_last
+                           and columns.chunk == kernel.plan.problem.count)
         self.items = (1 if call.cut.merged else batch) * kernel.layer.shape.groups * call.cut.tiles
 
     cdef _entries(self):
@@ -415,20 +440,26 @@ cdef class Run:
             output.first_inside = max(output.first_inside, entry.first) if e else entry.first
             output.last_inside = min(output.last_inside, entry.last) if e else entry.last
 
-    def __call__(self, x, y, bias, int threads):
+    def __call__(self, x, y, bias, int threads, before=None, after=None, add=None):
         """Fill y, C-contiguous in the plan's layout, from x (N, C_in, L), any strides; both of the compute type.
 
-        bias: C-contiguous or None.
+        bias: C-contiguous or None. before: an Activation of x, only if `can_activate`; after and add: an Activation of
+        y, and what is added to it, laid out as y, only if `can_finish`.
         """
         cdef Call call = self.call          # one copy a caller: calls may run side by side
         cdef Layer *layer = &self.kernel.layer
         cdef Py_buffer xb, yb, bb
+        cdef double identity = 0
         cdef Py_ssize_t size = 8 if self.kernel.double_precision else 4
         cdef Py_ssize_t items = self.items
         cdef void *workspaces[MOST_THREADS]
         cdef int i, taken = 0
         cdef bint double_precision = self.kernel.double_precision
         cdef RegionTimer timer
+        call.before, call.output.after = activation_of(before, &identity), activation_of(after, &identity)
+        call.output.add = NULL
+        if after is not None or add is not None:
+            call.cut.nontemporal = False        # y is read again
         threads = max(1, min(threads, MOST_THREADS))
         call.blocks_per_item, call.block_groups = layer.nblocks, 1
         if threads > 1:
@@ -451,6 +482,10 @@ cdef class Run:
                     PyObject_GetBuffer(bias, &bb, PyBUF_STRIDED_RO)
                     call.output.bias = bb.buf
                     PyBuffer_Release(&bb)       # the caller holds it
+                if add is not None:
+                    PyObject_GetBuffer(add, &bb, PyBUF_STRIDED_RO)
+                    call.output.add = bb.buf
+                    PyBuffer_Release(&bb)
                 threads = team(threads)
                 try:
                     while taken < threads:

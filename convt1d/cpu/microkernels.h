@@ -118,6 +118,9 @@ static ALWAYS_INLINE void end_nontemporal_stores(void)
 #endif
 }
 
+/* What `activate` computes; activations.py has the same numbers. */
+enum { IDENTITY, RELU, LEAKY_RELU, ELU, TANH, SNAKE };
+
 /* ---- the table ------------------------------------------------------------------------------------------------ */
 
 /* The microkernels of one instruction set and type. */
@@ -145,5 +148,6 @@ typedef struct {
     void (*correlate)(const void *const *rows, ptrdiff_t stride, ptrdiff_t nrows, const void *x, ptrdiff_t ldx,
                       void *c, ptrdiff_t ldc, ptrdiff_t steps, ptrdiff_t n, ptrdiff_t ahead);
     void (*dot)(const void *x, const void *const *rows, ptrdiff_t nrows, void *sums, ptrdiff_t lds, ptrdiff_t n);
+    void (*activate)(int kind, const void *x, const void *add, void *y, ptrdiff_t n, double a, double b);
 } Microkernels;
 #endif

@@ -24,7 +24,7 @@ from convt1d.cpu._rows cimport load_samples
 from convt1d.cpu._microkernels cimport Prefetch, Sum, direct_block, real
 from convt1d.cpu._pack cimport Row, pack_rows, row_at, sum_of
 from convt1d.cpu._tile cimport (
-    Block, Call, Layer, Ops, Strides, Tile, load_function, pack_function, run_function,
+    Activation, Block, Call, Layer, Ops, Strides, Tile, load_function, pack_function, run_function,
 )
 
 cdef enum:
@@ -92,18 +92,18 @@ cdef inline real pack_pair(const real *a, const real *b, Py_ssize_t width, Py_ss
     return squares
 
 
-cdef inline int load(const Layer *layer, const Call *call, const real *x, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i,
-                     Py_ssize_t n, real *dst, real *row, int form) noexcept nogil:
+cdef inline int load(const Layer *layer, const Call *call, const Activation *before, const real *x, Py_ssize_t c0,
+                     Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, real *dst, real *row, int form) noexcept nogil:
     """Columns i .. i+n-1, of samples 2i and 2i+1 of the whole signal: from where they lie, or by way of `row`."""
     cdef Py_ssize_t c, first = 2 * i - call.origin, ldx = call.cut.ldx, plane = (c1 - c0) * ldx
     cdef bint ordinary = True, odd_taps = layer.planes > 3
-    if (not layer.shape.correlates and layer.shape.parts == call.x.sl == 1 and first > 0
+    if (not layer.shape.correlates and before.kind == 0 and layer.shape.parts == call.x.sl == 1 and first > 0
             and first + 2 * n <= call.x.length):
         ordinary = layer.microkernels.pair(dst, ldx, plane, x + c0 * call.x.sc + first, call.x.sc, c1 - c0, n,
                                            form == PLAIN, odd_taps)
         return form if ordinary else PLAIN
     for c in range(c0, c1):
-        load_samples[real](layer, call, x, c, c + 1, first - 1, 2 * n + 1, row)
+        load_samples[real](layer, call, before, x, c, c + 1, first - 1, 2 * n + 1, row)
         ordinary &= layer.microkernels.pair(dst, ldx, plane, row + 1, 0, 1, n, form == PLAIN, odd_taps)
         dst += ldx
     return form if ordinary else PLAIN
