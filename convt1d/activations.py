@@ -123,11 +123,13 @@ class Activation:
         self.check_channels("x", x)
         compute = arrays.compute_dtype(dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            slope = self._slope(x.astype(compute), *(p.reshape(-1, 1) if p.size > 1 else p[0] for p in (self.a, self.b)))
+            slope = self._slope(
+                x.astype(compute), *(p.reshape(-1, 1) if p.size > 1 else p[0] for p in (self.a, self.b))
+            )
             gradient: np.ndarray = (slope * grad_output).astype(dtype)
         return gradient
 
-    def _slope(self, x: np.ndarray, a: Any, b: Any) -> np.ndarray:
+    def _slope(self, x: np.ndarray, a: Any, b: Any) -> Any:
         raise NotImplementedError
 
     def check_channels(self, name: str, x: np.ndarray) -> None:
@@ -182,7 +184,7 @@ class ReLU(Activation):
     def __init__(self) -> None:
         super().__init__()
 
-    def _slope(self, x, a, b):
+    def _slope(self, x: np.ndarray, a: Any, b: Any) -> Any:
         return np.where(x > 0, x.dtype.type(1), x.dtype.type(0))
 
 
@@ -206,10 +208,10 @@ class LeakyReLU(Activation):
     def __init__(self, slope: float = 0.01) -> None:
         super().__init__(_number("slope", slope))
 
-    def _slope(self, x, a, b):
+    def _slope(self, x: np.ndarray, a: Any, b: Any) -> Any:
         return np.where(x > 0, x.dtype.type(1), x.dtype.type(a))
 
-    def _arguments(self):
+    def _arguments(self) -> tuple[np.ndarray, ...]:
         return (self.a,)
 
 
@@ -232,10 +234,10 @@ class ELU(Activation):
     def __init__(self, alpha: float = 1.0) -> None:
         super().__init__(_number("alpha", alpha))
 
-    def _slope(self, x, a, b):
+    def _slope(self, x: np.ndarray, a: Any, b: Any) -> Any:
         return np.where(x > 0, 1, a * np.exp(np.minimum(x, 0)))
 
-    def _arguments(self):
+    def _arguments(self) -> tuple[np.ndarray, ...]:
         return (self.a,)
 
 
@@ -254,7 +256,7 @@ class Tanh(Activation):
     def __init__(self) -> None:
         super().__init__()
 
-    def _slope(self, x, a, b):
+    def _slope(self, x: np.ndarray, a: Any, b: Any) -> Any:
         return 1 - np.tanh(x) ** 2
 
 
@@ -285,10 +287,10 @@ class Snake(Activation):
         with np.errstate(divide="ignore"):
             super().__init__(alpha, np.where(alpha == 0, 0, 1 / alpha))
 
-    def _slope(self, x, a, b):
+    def _slope(self, x: np.ndarray, a: Any, b: Any) -> Any:
         return 1 + a * b * np.sin(2 * a * x)
 
-    def _arguments(self):
+    def _arguments(self) -> tuple[np.ndarray, ...]:
         return (self.a,)
 
 
@@ -315,10 +317,10 @@ class SnakeBeta(Activation):
             raise ValueError("beta must not be 0, as sin(alpha * x)**2 is divided by it")
         super().__init__(alpha, 1 / beta)
 
-    def _slope(self, x, a, b):
+    def _slope(self, x: np.ndarray, a: Any, b: Any) -> Any:
         return 1 + a * b * np.sin(2 * a * x)
 
-    def _arguments(self):
+    def _arguments(self) -> tuple[np.ndarray, ...]:
         return self.a, 1 / self.b
 
 

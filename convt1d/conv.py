@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
     from .activations import Activation
+    from .conv_stream import Conv1dStream
     from .functional import Size
     from .gradients import Gradients
-    from .conv_stream import Conv1dStream
 
 
 class Conv1d(Layer):

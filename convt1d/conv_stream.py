@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from . import arrays, padding
 from . import geometry as geometry_module
+from . import padding
 from .buffer import Buffer
 from .conv import Conv1d
 from .stream import LayerStream, window_operator
@@ -159,12 +159,12 @@ class Conv1dStream(LayerStream):
         """
         first = self._lead is None and not self._flushed
         try:
-            chunk = self._checked(chunk)
-            n = chunk.shape[-1]
+            samples = self._checked(chunk)
+            n = samples.shape[-1]
             if self._buffer is None:
-                self._buffer = Buffer(chunk.shape[:-1], chunk.dtype)
+                self._buffer = Buffer(samples.shape[:-1], samples.dtype)
             received = self._received + n
-            self._take(chunk, self._buffer.append(n))
+            self._take(samples, self._buffer.append(n))
             try:
                 buffer = self._begun(received) if self._received < self._needed <= received else self._buffer
                 y = self._outputs(buffer, self._done(received), out)

@@ -36,7 +36,7 @@ def _parameter(name):
 class Layer:
     """What both layers are: a geometry with weights of their own. Use `ConvTranspose1d` or `Conv1d`."""
 
-    _operator: Operator
+    _operator: Any  # Operator
     _backward: Any
     _statistics: Any  # of partial_fit: they belong to the weights it found
 

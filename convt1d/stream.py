@@ -133,7 +133,7 @@ class LayerStream:
         self._result = arrays.result_dtype(self._whole.weight.dtype, self._whole.weight.dtype)
         self._late: Pointwise | None = self._pointwise  # what is left to the operator
 
-    def _checked(self, chunk):
+    def _checked(self, chunk: ArrayLike) -> np.ndarray:
         """`chunk` as an array like the first one; the first one begins the signal."""
         if (
             type(chunk) is np.ndarray
@@ -159,7 +159,7 @@ class LayerStream:
             raise TypeError(f"chunk must have the first one's dtype {self._dtype}, got {chunk.dtype}")
         return chunk
 
-    def _begin_signal(self, samples):
+    def _begin_signal(self, samples: np.ndarray) -> None:
         """A signal with the batch size, channels and dtype of `samples`."""
         result = arrays.result_dtype(samples.dtype, self._whole.weight.dtype)
         if self._pointwise is not None:
@@ -169,7 +169,7 @@ class LayerStream:
             self._late = self._pointwise._replace(before=None) if early else self._pointwise
         self._lead, self._dtype, self._result = samples.shape[:-1], samples.dtype, result
 
-    def _take(self, chunk, room):
+    def _take(self, chunk: np.ndarray, room: np.ndarray) -> None:
         """Copy a chunk to where it is kept. What comes before the layer is computed here, once for each sample, unless
         only the operator widens the samples for it."""
         if self._late is self._pointwise or self._pointwise is None or self._pointwise.before is None:
@@ -177,11 +177,11 @@ class LayerStream:
         else:
             self._pointwise.before.apply(chunk, room, None if self._workers is None else threads.count(self._workers))
 
-    def _run(self, recent, out, origin):
+    def _run(self, recent: np.ndarray, out: np.ndarray | None, origin: int) -> np.ndarray:
         """The operator on a stretch of the signal that begins with sample `origin` of it."""
         return self._operator(recent, None, out, self._workers, origin=origin, pointwise=self._late)
 
-    def _empty(self, out):
+    def _empty(self, out: np.ndarray | None) -> np.ndarray:
         lead = (self._geometry.in_channels,) if self._lead is None else self._lead
         shape = (*lead[:-1], self._geometry.out_channels, 0)
         if out is None:
@@ -189,7 +189,7 @@ class LayerStream:
         arrays.check_out(out, shape, self._result)
         return out
 
-    def _state(self, samples):
+    def _state(self, samples: np.ndarray | None) -> dict[str, Any]:
         return {
             "geometry": repr(self._geometry),
             "received": self._received,
@@ -197,7 +197,7 @@ class LayerStream:
             "samples": samples,
         }
 
-    def _check_state(self, state):
+    def _check_state(self, state: Mapping[str, Any]) -> tuple[int, bool, np.ndarray | None]:
         """What a state holds: samples received, whether it was flushed, and what was remembered, or None."""
         names = {"geometry", "received", "flushed", "samples"}
         if set(state) != names:
@@ -217,7 +217,7 @@ class LayerStream:
             samples = arrays.as_array("state['samples']", samples, (2, 3))
         return received, bool(flushed), samples
 
-    def _check_samples(self, samples, received, kept):
+    def _check_samples(self, samples: np.ndarray, received: int, kept: int) -> None:
         channels = self._geometry.in_channels
         if samples.shape[-2:] != (channels, kept):
             raise ValueError(
@@ -302,7 +302,11 @@ class ConvTranspose1dStream(LayerStream):
             raise TypeError(f"layer must be a ConvTranspose1d, got {type(layer).__name__}")
         super().__init__(layer, workers, before, after)
         schedule = Schedule.of(self._geometry)
-        self.latency, self.lag, self.rate = schedule.latency, Fraction(schedule.latency), Fraction(self._geometry.stride)
+        self.latency, self.lag, self.rate = (
+            schedule.latency,
+            Fraction(schedule.latency),
+            Fraction(self._geometry.stride),
+        )
         self.warm_up = schedule.warm_up
         self._operator = window_operator(self._whole, schedule.window)
         self._history = schedule.history
