@@ -11,7 +11,7 @@ import numpy as np
 
 from . import arrays, cuda, memory, padding, threads
 from . import geometry as geometry_module
-from .geometry import ALIGNMENT, ConvGeometry, Geometry, Window
+from .geometry import ConvGeometry, Geometry, Window
 
 if TYPE_CHECKING:
     from .cuda.operator import DeviceOperator
@@ -34,6 +34,7 @@ class Operator:
         self.geometry = geometry
         self.weight = weight
         self.bias = bias
+        self._alignment = geometry_module.alignment(geometry)
         self._kernels: dict = {}
         self._calls = Calls()
         self._on_device: Any = None
@@ -51,10 +52,10 @@ class Operator:
                 return interchange.run(self.on_device(), x, output_size, out, precision)
             x = arrays.as_array("x", x, (2, 3))
         output_padding = None if output_size is None else self._output_padding(x, output_size, channels_last)
-        key = (x.dtype, x.shape, output_padding, channels_last, origin % ALIGNMENT)
+        key = (x.dtype, x.shape, output_padding, channels_last, origin % self._alignment)
         call = self._calls.get(key)
         if call is None:
-            window = replace(self._window(x, output_padding, channels_last), origin=origin)
+            window = replace(self._window(x, output_padding, channels_last), origin=origin % self._alignment)
             call = self._calls.remember(key, self._prepare(x, window, allowed, channels_last))
         return self._run(call, x.swapaxes(-1, -2) if channels_last else x, out, allowed)
 
@@ -129,8 +130,8 @@ class Operator:
         from .cpu import _tiles
 
         sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
-        origin = window.origin % kernel.plan.alignment
-        left = window.start + kernel.plan.problem.reach + origin * geometry.stride
+        origin = window.origin % kernel.plan.repeat
+        left = kernel.plan.left(window.start, origin)
         large = memory.is_kept(math.prod(shape) * compute.itemsize)
         tiling = plan.cut(kernel.plan, kernel.machine, left, batch, length, window.length, large)
         run = _tiles.Run(kernel, tiling, left, batch, length, window.length, origin, sources)

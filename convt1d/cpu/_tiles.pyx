@@ -281,7 +281,7 @@ cdef class Kernel:
         problem, layer = self.plan.problem, &self.layer
         layer.shape.parts, layer.shape.channels = problem.parts, problem.channels
         layer.shape.outputs, layer.shape.groups = problem.outputs, groups
-        layer.shape.alignment = self.plan.alignment
+        layer.shape.alignment, layer.shape.residues = self.plan.alignment, self.plan.residues
         layer.shape.stride = problem.stride * self.plan.alignment
         layer.shape.taps, layer.shape.step, layer.shape.period = self.plan.packing.taps, problem.step, problem.period
         layer.shape.correlates, layer.shape.channels_last = problem.correlates, problem.channels_last
@@ -348,7 +348,7 @@ cdef class Run:
         Output position of the first sample to compute.
     batch, length, out_length : int
     origin : int
-        Input steps of the first column that lie before x; less than the plan's `alignment`.
+        Input steps of the first column, or set of them, that lie before x; less than the plan's `repeat`.
     sources : tuple of ndarray
         As from `padding.halo_sources`.
     """
@@ -398,7 +398,7 @@ cdef class Run:
         cdef const int64_t[::1] positions = columns.position
         cdef const int64_t[::1] branches = columns.branch
         cdef const int64_t[::1] steps = columns.step
-        cdef Py_ssize_t S = layer.shape.stride, e
+        cdef Py_ssize_t width = layer.shape.residues, S = layer.shape.stride * width, e
         cdef Entry *entry
         output.nentries = positions.shape[0]
         output.aligned = layer.shape.consecutive
@@ -409,7 +409,7 @@ cdef class Run:
             entry = &output.entries[e]
             entry.branch, entry.step = branches[e], steps[e]
             entry.phase, entry.shift = positions[e] % S, positions[e] // S
-            entry.first = -floor_div(entry.phase - output.left, S)
+            entry.first = -floor_div(entry.phase + width - 1 - output.left, S)
             entry.last = floor_div(output.left + output.length - 1 - entry.phase, S) + 1
             output.aligned = output.aligned and entry.shift == 0
             output.first_inside = max(output.first_inside, entry.first) if e else entry.first

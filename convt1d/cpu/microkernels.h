@@ -141,7 +141,8 @@ typedef struct {
                    ptrdiff_t width, ptrdiff_t n);
     void (*copy)(void *dst, ptrdiff_t ldd, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ahead);
     int (*pair)(void *both, ptrdiff_t ldd, ptrdiff_t plane, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n,
-                int plain, int odd_taps);
+                int plain, int odd_taps, ptrdiff_t d);
+    void (*weave)(void *y, const void *even, const void *odd, ptrdiff_t d, ptrdiff_t n, const void *bias);
     void (*correlate)(const void *const *rows, ptrdiff_t stride, ptrdiff_t nrows, const void *x, ptrdiff_t ldx,
                       void *c, ptrdiff_t ldc, ptrdiff_t steps, ptrdiff_t n, ptrdiff_t ahead);
     void (*dot)(const void *x, const void *const *rows, ptrdiff_t nrows, void *sums, ptrdiff_t lds, ptrdiff_t n);
