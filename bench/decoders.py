@@ -8,10 +8,10 @@
     python bench/decoders.py --realtime 10000             chunks of 20 ms of HiFi-GAN V1 and SNAC, one after another
     python bench/decoders.py --table FILE.json            what a file holds, as Markdown
 
-A decoder is a torch module with random weights. Ours is a `convt1d.Chain` with its weights, in NumPy; where a model is no
-chain (transformers, norms over the whole signal, several inputs) ours is the torch model in which convt1d computes every
-part that is one. Peers are given what their users could give them: torch eagerly (--compile: compiled too), an ONNX
-export of the model for the length at hand, and the same with all layers written as 2-D ones of height 1, which
+A decoder is a torch module with random weights. Ours is a `convt1d.Chain` with its weights, in NumPy; where a model is
+no chain (transformers, norms over the whole signal, several inputs) ours is the torch model in which convt1d computes
+every part that is one. Peers are given what their users could give them: torch eagerly (--compile: compiled too), an
+ONNX export of the model for the length at hand, and the same with all layers written as 2-D ones of height 1, which
 nobody exports but which ONNX Runtime computes faster.
 
 All run in one process, in turns, in an order that is shuffled each round; from NumPy array to NumPy array; each call

@@ -15,8 +15,8 @@ from .blocks import unit_variance
 class Decoder:
     """A decoder as it is measured.
 
-    `frames` of the input are the whole signal, and `hop` samples of the output belong to each; `rate` is the output's, in
-    Hz. `streams`: it is a chain with a receptive field, so that onnxruntime can decode chunks that overlap.
+    `frames` of the input are the whole signal, and `hop` samples of the output belong to each; `rate` is the output's,
+    in Hz. `streams`: it is a chain with a receptive field, so that onnxruntime can decode chunks that overlap.
     """
 
     title: str
@@ -62,6 +62,6 @@ DECODERS = {
     "melgan": Decoder("MelGAN", melgan.melgan, 80, 100, 256, 22050, bar=1.15),
     "demucs": Decoder("Demucs v3", separation.Demucs, 2048, 22, 4096, 88200, False, separation.demucs_inputs, bar=1.4),
     "conv_tasnet": Decoder("Conv-TasNet", separation.ConvTasNet, 1, 16000, 1, 8000, streams=False, bar=1.05),
-    "vocos": Decoder("Vocos", melgan.vocos, 100, 188, 256, 24000),
+    "vocos": Decoder("Vocos", melgan.vocos, 100, 188, 256, 24000, streams=False),
     "phasenet": Decoder("PhaseNet", separation.PhaseNet, 3, 3001, 1, 100, streams=False),
 }

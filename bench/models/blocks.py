@@ -115,8 +115,8 @@ def same(c_in, c_out, kernel_size, dilation=1, **options):
 def unit_variance(model, *inputs):
     """Scale each convolution so that its output has variance 1 on these inputs; return the model, in eval mode.
 
-    With torch's initial weights a deep decoder's output hardly depends on its input. What a residual unit adds is a third
-    of that, so that errors do not grow from unit to unit, as they do not in a trained model.
+    With torch's initial weights a deep decoder's output hardly depends on its input. What a residual unit adds is a
+    third of that, so that errors do not grow from unit to unit, as they do not in a trained model.
     """
     units = [module for module in model.modules() if isinstance(module, Residual)]
     added = {[each for each in unit.modules() if isinstance(each, nn.Conv1d)][-1:][0] for unit in units}

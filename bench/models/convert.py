@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scipy import special
 from torch import nn
 
 import convt1d
 from convt1d import activations
 
-from . import blocks, encodec, melgan
+from . import blocks, encodec
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples" / "decoders"
 
@@ -48,38 +47,6 @@ def as_layer(module):
     layer.weight = numbers(module.weight)
     if module.bias is not None:
         layer.bias = numbers(module.bias)
-    return layer
-
-
-def gate(x):
-    a, b = np.split(x, 2, -2)
-    return a * special.expit(b)
-
-
-def gelu(x):
-    return x * special.ndtr(x)
-
-
-def polar(x):
-    magnitude, phase = np.split(x, 2, -2)
-    magnitude = np.minimum(np.exp(magnitude), 100)
-    return np.concatenate([magnitude * np.cos(phase), magnitude * np.sin(phase)], -2)
-
-
-def layer_norm(module):
-    scale, offset = numbers(module.weight)[:, None], numbers(module.bias)[:, None]
-
-    def norm(x):
-        x = x - x.mean(-2, keepdims=True)
-        variance = np.square(x).mean(-2, keepdims=True)
-        return x * (scale / np.sqrt(variance + np.float32(module.eps))) + offset
-
-    return norm
-
-
-def linear(module):
-    layer = convt1d.Conv1d(module.in_features, module.out_features, 1)
-    layer.weight, layer.bias = numbers(module.weight)[:, :, None], numbers(module.bias)
     return layer
 
 
@@ -130,11 +97,6 @@ STEPS = {
     blocks.Snake: snake,
     blocks.Noise: noise,
     encodec.LSTM: lstm,
-    melgan.Linear: linear,
-    melgan.Norm: layer_norm,
-    melgan.Polar: lambda module: polar,
-    nn.GELU: lambda module: gelu,
-    nn.GLU: lambda module: gate,
     nn.Identity: lambda module: convt1d.Chain(),
     nn.PReLU: parametric,
     nn.ReLU: lambda module: activations.ReLU(),
@@ -169,14 +131,24 @@ class ByHand(nn.Module):
 
 
 def by_hand(module, workers):
-    """The model with every part that is a step of a Chain computed by convt1d."""
+    """The model with every part that is a step of a Chain computed by convt1d, steps in a row as one Chain."""
     try:
-        step = as_step(module)
-        return ByHand(step if isinstance(step, convt1d.Chain) else convt1d.Chain(step), workers)
+        return ByHand(as_step(module), workers)
     except NoStep:
-        module = copy.copy(module)
-        module._modules = {name: child and by_hand(child, workers) for name, child in module._modules.items()}
-        return module
+        pass
+    if type(module) is nn.Sequential:
+        parts, steps = [], []
+        for child in [*module, None]:
+            try:
+                steps.append(as_step(child))
+            except NoStep:
+                parts += [ByHand(convt1d.Chain(*steps), workers)] if steps else []
+                parts += [] if child is None else [by_hand(child, workers)]
+                steps = []
+        return nn.Sequential(*parts)
+    module = copy.copy(module)
+    module._modules = {name: child and by_hand(child, workers) for name, child in module._modules.items()}
+    return module
 
 
 def convolution_2d(module):

@@ -3,7 +3,6 @@
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from .blocks import Snake, same
 

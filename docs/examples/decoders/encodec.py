@@ -25,7 +25,7 @@ STRIDES = (8, 5, 4, 2)  # the kernels are twice as long
 class LSTM:
     """x + lstm(x), as a step of a chain; `state` has torch's names, weight_ih_l0 and so on.
 
-    The gates of all samples that come from a layer's input are a 1x1 convolution. A sigmoid is (1 + tanh(z / 2)) / 2, so
+    What a layer's input gives to the gates of all samples is a 1x1 convolution. A sigmoid is (1 + tanh(z / 2)) / 2, so
     one tanh computes all four gates; their weights are halved for it.
     """
 
