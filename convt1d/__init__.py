@@ -36,7 +36,7 @@ How a call flows, and where things live::
 
     chain.py        Chain(...), Sum(...): layers one after the other and side by side, whole signals and streams of them
     activations.py  Snake(alpha), LeakyReLU(slope), ...: alone, or in a layer's pass
-    stream.py       ConvTranspose1dStream(layer): the same on a signal that arrives in chunks      buffer.py  its samples
+    stream.py       ConvTranspose1dStream(layer): the same on a signal that arrives in chunks     buffer.py  its samples
     conv_stream.py  Conv1dStream(layer)
     initialize.py   first weights
     fit.py   weights from examples: sums over them, one small linear system per branch (layer.fit, layer.partial_fit)

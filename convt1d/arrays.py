@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
@@ -54,13 +55,18 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
 
 def check_kind(name: str, array: Any, ndims: tuple[int, ...] = ()) -> None:
     """Element type and dimensions of an array, wherever it is."""
-    if array.dtype.name not in _NATIVE + _HALF and array.dtype.kind not in "biu":
+    if not _is_known(array.dtype):
         raise TypeError(
             f"{name} must hold numbers of type {', '.join(_NATIVE + _HALF)} or integers, got dtype {array.dtype.name!r}"
         )
     if ndims and array.ndim not in ndims:
         wanted = " or ".join(f"{n}-D" for n in ndims)
         raise ValueError(f"{name} must be {wanted}, got shape {array.shape}")
+
+
+@functools.lru_cache(256)
+def _is_known(dtype: Any) -> bool:
+    return dtype.name in _NATIVE + _HALF or dtype.kind in "biu"
 
 
 def as_weight(value: Any, name: str = "weight") -> np.ndarray:
@@ -97,6 +103,7 @@ def check_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
 
 
+@functools.lru_cache(256)
 def result_dtype(x: np.dtype, weight: np.dtype) -> np.dtype:
     """numpy.result_type, with float64 for an integer or bool result."""
     try:
@@ -110,6 +117,7 @@ def result_dtype(x: np.dtype, weight: np.dtype) -> np.dtype:
     return dtype.newbyteorder("=")
 
 
+@functools.lru_cache(256)
 def compute_dtype(result: np.dtype) -> np.dtype:
     """The type of the arithmetic."""
     return np.dtype(np.float32) if result.name in _HALF else result

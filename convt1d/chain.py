@@ -504,22 +504,9 @@ class SumStream(_SignalStream):
 
     def _added(self, pieces: list[np.ndarray]) -> np.ndarray:
         """The sum of what all branches have come to, of which `pieces` is new."""
-        lengths = {piece.shape[-1] for piece in pieces}
-        if len(lengths) > 1 or any(kept is not None and len(kept) for kept in self._ahead):
-            for branch, piece in enumerate(pieces):
-                kept = self._ahead[branch]
-                if kept is None:
-                    if not piece.shape[-1]:
-                        continue
-                    kept = self._ahead[branch] = Buffer(piece.shape[:-1], piece.dtype)
-                kept.append(piece.shape[-1])[...] = piece
-            n = min(0 if kept is None else len(kept) for kept in self._ahead)
-            if n == 0:
-                return min(pieces, key=lambda piece: piece.shape[-1])[..., :0]
-            pieces = [kept.samples(0, n) for kept in self._ahead if kept is not None]
-            for kept in self._ahead:
-                if kept is not None:
-                    kept.drop(n)
+        kept = [0 if buffer is None else len(buffer) for buffer in self._ahead]
+        n = min(have + piece.shape[-1] for have, piece in zip(kept, pieces, strict=True))
+        pieces = [self._next(branch, piece, kept[branch], n) for branch, piece in enumerate(pieces)]
         total = pieces[0]
         for at, piece in enumerate(pieces[1:]):
             _check_equal(total, piece)
@@ -527,6 +514,22 @@ class SumStream(_SignalStream):
         if len(pieces) == 1:
             total = total.copy()
         return total if self._scale == 1 else np.multiply(total, self._scale, out=total)
+
+    def _next(self, branch: int, piece: np.ndarray, kept: int, n: int) -> np.ndarray:
+        """The next n samples of a branch, of which `kept` were there before `piece`; what is left is kept."""
+        if not kept and piece.shape[-1] == n:
+            return piece
+        buffer = self._ahead[branch]
+        if buffer is None:
+            buffer = self._ahead[branch] = Buffer(piece.shape[:-1], piece.dtype)
+        if kept:
+            buffer.append(piece.shape[-1])[...] = piece
+            piece = buffer.samples(0, n)
+            buffer.drop(n)
+        else:
+            buffer.append(piece.shape[-1] - n)[...] = piece[..., n:]
+            piece = piece[..., :n]
+        return piece
 
 
 class _FunctionStream:

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -246,3 +247,275 @@ class Conv1d(Layer):
         200
         """
         return self._operator.geometry.checked_output_length(geometry_module.as_length("L", L))
+
+    # Weights from elsewhere, and to elsewhere: what each system means is in conv_weights.py.
+
+    @classmethod
+    def from_state_dict(
+        cls,
+        mapping: Mapping[str, Any],
+        prefix: str = "",
+        *,
+        padding: Size | str,
+        stride: Size = 1,
+        dilation: Size = 1,
+        groups: int | None = None,
+        padding_mode: str = "zeros",
+    ) -> Self:
+        """A layer from the state of a torch module; channels, kernel and bias follow from the arrays.
+
+        Parameters
+        ----------
+        mapping : mapping from str to array_like or torch.Tensor
+            A ``state_dict()``; other names may be in it.
+        prefix : str
+            Where the layer is in it, as of `ConvTranspose1d.from_state_dict`; weight_norm is folded.
+        padding, stride, dilation : int, pair of int, str
+            As for the layer: a state does not hold them.
+        groups : int, optional
+            1 by default; to be given for a weight of shape (C_out, 1, K), which a depthwise layer has, too.
+        padding_mode : str
+            As for the layer.
+
+        Returns
+        -------
+        Conv1d
+            Its dtype is that of the weights.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As of `ConvTranspose1d.from_state_dict`; `groups` is missing.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import Conv1d
+        >>> state = {"pre.weight_g": np.ones((8, 1, 1)), "pre.weight_v": np.ones((8, 2, 7)), "pre.bias": np.zeros(8)}
+        >>> Conv1d.from_state_dict(state, "pre", padding=3)
+        Conv1d(2, 8, kernel_size=(7,), stride=(1,), padding=(3,))
+        """
+        from . import conv_weights
+
+        settings = {"padding": padding, "stride": stride, "dilation": dilation, "padding_mode": padding_mode}
+        return cls._of(*conv_weights.from_state_dict(mapping, prefix, groups=groups, **settings))
+
+    @classmethod
+    def from_file(cls, path: str | os.PathLike[str], name: str | None = None, **settings: Any) -> Self:
+        """A layer from a file: .safetensors, .npz or .onnx. Pickles (.pt, .pth) are never loaded.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            The kind of file goes by its suffix.
+        name : str, optional
+            Which layer: its prefix, or the node's name; not needed where there is only one.
+        **settings
+            For .safetensors and .npz those of `from_state_dict`; a .npz file may hold them beside the weights, and what
+            is given here wins. For .onnx only `length`, see `from_onnx`.
+
+        Returns
+        -------
+        Conv1d
+
+        Raises
+        ------
+        ValueError, TypeError, OSError, ImportError
+            As of `ConvTranspose1d.from_file`.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> import numpy as np
+        >>> from convt1d import Conv1d
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     np.savez(os.path.join(folder, "pre.npz"), weight=np.ones((8, 4, 7)), padding=3)
+        ...     Conv1d.from_file(os.path.join(folder, "pre.npz"))
+        Conv1d(4, 8, kernel_size=(7,), stride=(1,), padding=(3,), bias=False)
+        """
+        from . import conv_weights
+
+        return cls._of(*conv_weights.from_file(path, name, **settings))
+
+    @classmethod
+    def from_onnx(cls, model_or_path: Any, node: str | None = None, *, length: int | None = None) -> Self:
+        """A layer from a 1-D Conv node of an ONNX model.
+
+        Parameters
+        ----------
+        model_or_path : onnx.ModelProto, str or os.PathLike
+            Weights may be initializers, also in other files of the model's folder, or Constant nodes.
+        node : str, optional
+            Name of the node, or of its output; not needed where there is only one.
+        length : int, optional
+            L; only ``auto_pad`` SAME_UPPER and SAME_LOWER with a stride need it.
+
+        Returns
+        -------
+        Conv1d
+            Its dtype is that of the weights.
+
+        Raises
+        ------
+        ValueError, TypeError, OSError, ImportError
+            As of `ConvTranspose1d.from_onnx`.
+
+        Examples
+        --------
+        >>> from convt1d import Conv1d
+        >>> Conv1d.from_onnx(Conv1d(8, 4, 7, padding=(6, 0)).to_onnx())
+        Conv1d(8, 4, kernel_size=(7,), stride=(1,), padding=(6, 0))
+        """
+        from . import conv_weights
+
+        return cls._of(*conv_weights.from_onnx(model_or_path, node, length=length))
+
+    @classmethod
+    def from_torch(cls, module: Any) -> Self:
+        """A layer from a ``torch.nn.Conv1d``; weight_norm is folded, spectral_norm refused.
+
+        Parameters
+        ----------
+        module : torch.nn.Conv1d
+            On any device; it is not changed.
+
+        Returns
+        -------
+        Conv1d
+            Its dtype is that of the weights.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `from_state_dict`.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from convt1d import Conv1d
+        >>> Conv1d.from_torch(torch.nn.Conv1d(8, 4, 7, padding="same", dilation=3))
+        Conv1d(8, 4, kernel_size=(7,), stride=(1,), padding=(9,), dilation=(3,))
+        """
+        from . import conv_weights
+
+        return cls._of(*conv_weights.from_torch(module))
+
+    @classmethod
+    def from_keras(
+        cls,
+        layer_or_kernel: Any,
+        bias: ArrayLike | None = None,
+        *,
+        stride: Size = 1,
+        padding: str | None = None,
+        dilation: Size = 1,
+        groups: int = 1,
+    ) -> Self:
+        """A layer from a ``keras.layers.Conv1D``, or from its kernel.
+
+        Parameters
+        ----------
+        layer_or_kernel : keras.layers.Conv1D or array_like, shape (K, C_in / groups, C_out)
+            A layer must be built and have no activation.
+        bias : array_like, shape (C_out,), optional
+            This and what follows are for a kernel only; a layer holds them itself.
+        stride, dilation, groups : int
+            Keras' ``strides``, ``dilation_rate`` and ``groups``.
+        padding : {"valid", "same", "causal"}
+            As there; "same" only with stride 1, as it depends on L otherwise.
+
+        Returns
+        -------
+        Conv1d
+            Keras takes ``(N, L, C_in)``: call it as ``layer(x, channels_last=True)``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A value breaks its rule, or is of the wrong kind.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import Conv1d
+        >>> Conv1d.from_keras(np.ones((5, 8, 4)), np.zeros(4), padding="causal")
+        Conv1d(8, 4, kernel_size=(5,), stride=(1,), padding=(4, 0))
+        """
+        from . import conv_weights
+
+        settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return cls._of(*conv_weights.from_keras(layer_or_kernel, bias, **settings))
+
+    @classmethod
+    def from_jax(
+        cls,
+        kernel: ArrayLike,
+        bias: ArrayLike | None = None,
+        *,
+        padding: Any,
+        stride: Size = 1,
+        dilation: Size = 1,
+        groups: int = 1,
+    ) -> Self:
+        """A layer from the kernel of ``jax.lax.conv_general_dilated`` or of Flax' ``Conv``.
+
+        Parameters
+        ----------
+        kernel : array_like, shape (K, C_in / groups, C_out)
+            A parameter of Flax.
+        bias : array_like, shape (C_out,), optional
+            Likewise.
+        padding : {"SAME", "VALID", "CAUSAL", "CIRCULAR"}, int or pair
+            As there; "SAME" only with stride 1, as it depends on L otherwise.
+        stride, dilation, groups : int
+            Flax' ``strides``, ``kernel_dilation`` and ``feature_group_count``.
+
+        Returns
+        -------
+        Conv1d
+            JAX takes ``(N, L, C_in)``: call it as ``layer(x, channels_last=True)``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            A value breaks its rule, or is of the wrong kind.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import Conv1d
+        >>> Conv1d.from_jax(np.ones((5, 8, 4)), padding="SAME")
+        Conv1d(8, 4, kernel_size=(5,), stride=(1,), padding=(2,), bias=False)
+        """
+        from . import conv_weights
+
+        settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return cls._of(*conv_weights.from_jax(kernel, bias, **settings))
+
+    def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
+        """An ONNX model of one Conv node, input "x" and output "y".
+
+        Parameters
+        ----------
+        path : str or os.PathLike, optional
+            Where to write it as well.
+
+        Returns
+        -------
+        onnx.ModelProto
+            Of opset 11; of 22 for bfloat16.
+
+        Raises
+        ------
+        ValueError, TypeError, ImportError
+            As of `ConvTranspose1d.to_onnx`.
+
+        Examples
+        --------
+        >>> from convt1d import Conv1d
+        >>> Conv1d(8, 4, 7, padding=3).to_onnx().graph.node[0].op_type
+        'Conv'
+        """
+        from . import weights
+
+        return weights.to_onnx(self._operator.geometry, self.weight, self.bias, path)

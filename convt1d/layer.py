@@ -14,7 +14,7 @@ import numpy as np
 
 from . import arrays, initialize
 from . import geometry as geometry_module
-from .fit import Statistics, check_alpha
+from .fit import check_alpha, statistics_of
 from .gradients import NEEDS, backward_of, check_needs
 from .operator import Operator, Pointwise
 
@@ -147,6 +147,133 @@ class Layer:
         weight = self._own("weight", state["weight"], self.weight.shape)
         bias = None if self.bias is None else self._own("bias", state["bias"], self.bias.shape)
         self._set(self._operator.geometry, weight, bias)
+
+    def fit(self, x: ArrayLike, y: ArrayLike, *, alpha: float = 0.0, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn weights and bias from examples: least squares with a ridge penalty, in closed form.
+
+        Minimizes ``sum_n sample_weight[n] * ||y[n] - layer(x[n])||² + alpha * ||weight||²``; the bias carries no
+        penalty. The layer's present weights and earlier examples play no part.
+
+        Parameters
+        ----------
+        x : array_like, shape (N, C_in, L) or (C_in, L)
+            Inputs.
+        y : array_like, shape (N, C_out, L_out) or (C_out, L_out)
+            The outputs wanted; L_out is any length that the layer can give for this L, see `output_size`.
+        alpha : float
+            Penalty on the weights' squares, at least 0. The sum that it balances grows with N, L and the size of y.
+        sample_weight : array_like, shape (N,), optional
+            Weights of the samples, at least 0; 1 by default. A sample of weight 0 counts as absent.
+
+        Returns
+        -------
+        ConvTranspose1d or Conv1d
+            The layer itself.
+
+        Raises
+        ------
+        ValueError
+            A shape or value breaks its rule: NaN or inf in x or y, too; or the result exceeds the layer's dtype.
+        numpy.linalg.LinAlgError
+            A ValueError as well: the examples do not determine the weights. There are fewer equations than unknowns;
+            or x is constant, periodic or silent, so that rounding leaves no digit of the solution; or the bias
+            cannot be told from the weights. A penalty, ``alpha > 0``, helps.
+        TypeError
+            A parameter or element type is of the wrong kind, such as complex data for a real layer.
+        MemoryError
+            The normal equations do not fit into the machine's memory.
+
+        See Also
+        --------
+        partial_fit : the same from one batch after the other.
+
+        Notes
+        -----
+        Computed in float64 or complex128, and cast to the layer's dtype at the end. An error leaves the layer as it is.
+
+        The normal equations see the square of the data's condition number, after each channel has been scaled and,
+        if the layer has a bias, centred. Up to 1e7 or so the weights have some digits; beyond there is an error.
+
+        With ``R = min(K, stride / gcd(stride, dilation))`` output phases that have taps and
+        ``q = C_in / groups * ceil(K / R)`` weights in each, the cost is
+        ``N * L * groups * (q² / 2 + q * R * C_out / groups)`` multiply-adds for the sums and
+        ``groups * R * q³ / 6`` for the solution. Besides the data it needs ``(R + 3) * groups * (q + 1)²`` numbers.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.standard_normal((8, 2, 50))
+        >>> known = ConvTranspose1d(2, 3, 7, stride=2, padding=3, dtype=float)
+        >>> layer = ConvTranspose1d(2, 3, 7, stride=2, padding=3, dtype=float).fit(x, known(x))
+        >>> np.abs(layer.weight - known.weight).max() < 1e-12
+        np.True_
+        """
+        alpha = check_alpha(alpha)
+        statistics = statistics_of(self._operator.geometry, self.dtype, self.bias is not None)
+        statistics.add(x, y, sample_weight)
+        self._set(self._operator.geometry, *statistics.solve(alpha))
+        return self
+
+    def partial_fit(
+        self, x: ArrayLike, y: ArrayLike, *, alpha: float = 0.0, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Learn weights and bias from these examples and those of all `partial_fit` calls before.
+
+        The result is `fit`'s on all batches together, up to rounding; `alpha` is this call's. Only sums are kept,
+        so memory does not grow with the number of batches, whose N and L may differ. While the examples so far do not
+        determine the weights, these stay as they are, the sums are kept, and a RuntimeWarning says what is missing.
+
+        Parameters
+        ----------
+        x, y, alpha, sample_weight : array_like, array_like, float, array_like
+            As for `fit`.
+
+        Returns
+        -------
+        ConvTranspose1d or Conv1d
+            The layer itself.
+
+        Raises
+        ------
+        ValueError, TypeError, MemoryError
+            As `fit`, but for what more examples can mend. The batch then does not count.
+
+        Notes
+        -----
+        Each call copies the sums and solves the equations anew, at the cost given for `fit`: few large batches are
+        faster than many small ones. The sums, ``R * groups * (q + 1)²`` numbers, stay with the layer until its weights
+        come from elsewhere: `fit`, an assignment, `load_state_dict`. Copies and pickles of the layer hold them,
+        `state_dict` does not.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> rng = np.random.default_rng(0)
+        >>> known, layer = (ConvTranspose1d(1, 1, 4, stride=2, dtype=float) for _ in range(2))
+        >>> for _ in range(3):
+        ...     x = rng.standard_normal((1, 100))
+        ...     layer = layer.partial_fit(x, known(x))
+        >>> np.abs(layer.weight - known.weight).max() < 1e-12
+        np.True_
+        """
+        alpha = check_alpha(alpha)
+        # worked on apart, so that an interrupted call has not counted half a batch
+        statistics = copy.deepcopy(self._statistics)
+        if statistics is None:
+            statistics = statistics_of(self._operator.geometry, self.dtype, self.bias is not None)
+        statistics.add(x, y, sample_weight)
+        try:
+            weight, bias = statistics.solve(alpha)
+        except np.linalg.LinAlgError as error:
+            self._statistics = statistics
+            warnings.warn(f"partial_fit leaves the weights as they are so far: {error}", RuntimeWarning, stacklevel=2)
+        else:
+            self._set(self._operator.geometry, weight, bias)
+            self._statistics = statistics
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         # packed weights are made again where the layer is used next
@@ -444,133 +571,6 @@ class ConvTranspose1d(Layer):
         if self.bias is None:
             needs = check_needs(needs) - {"bias"}
         return self._backward(grad_output, x, needs, workers, output_size)
-
-    def fit(self, x: ArrayLike, y: ArrayLike, *, alpha: float = 0.0, sample_weight: ArrayLike | None = None) -> Self:
-        """Learn weights and bias from examples: least squares with a ridge penalty, in closed form.
-
-        Minimizes ``sum_n sample_weight[n] * ||y[n] - layer(x[n])||² + alpha * ||weight||²``; the bias carries no
-        penalty. The layer's present weights and earlier examples play no part.
-
-        Parameters
-        ----------
-        x : array_like, shape (N, C_in, L) or (C_in, L)
-            Inputs.
-        y : array_like, shape (N, C_out, L_out) or (C_out, L_out)
-            The outputs wanted; L_out is any length that the layer can give for this L, see `output_size`.
-        alpha : float
-            Penalty on the weights' squares, at least 0. The sum that it balances grows with N, L and the size of y.
-        sample_weight : array_like, shape (N,), optional
-            Weights of the samples, at least 0; 1 by default. A sample of weight 0 counts as absent.
-
-        Returns
-        -------
-        ConvTranspose1d
-            The layer itself.
-
-        Raises
-        ------
-        ValueError
-            A shape or value breaks its rule: NaN or inf in x or y, too; or the result exceeds the layer's dtype.
-        numpy.linalg.LinAlgError
-            A ValueError as well: the examples do not determine the weights. There are fewer equations than unknowns;
-            or x is constant, periodic or silent, so that rounding leaves no digit of the solution; or the bias
-            cannot be told from the weights. A penalty, ``alpha > 0``, helps.
-        TypeError
-            A parameter or element type is of the wrong kind, such as complex data for a real layer.
-        MemoryError
-            The normal equations do not fit into the machine's memory.
-
-        See Also
-        --------
-        partial_fit : the same from one batch after the other.
-
-        Notes
-        -----
-        Computed in float64 or complex128, and cast to the layer's dtype at the end. An error leaves the layer as it is.
-
-        The normal equations see the square of the data's condition number, after each channel has been scaled and,
-        if the layer has a bias, centred. Up to 1e7 or so the weights have some digits; beyond there is an error.
-
-        With ``R = min(K, stride / gcd(stride, dilation))`` output phases that have taps and
-        ``q = C_in / groups * ceil(K / R)`` weights in each, the cost is
-        ``N * L * groups * (q² / 2 + q * R * C_out / groups)`` multiply-adds for the sums and
-        ``groups * R * q³ / 6`` for the solution. Besides the data it needs ``(R + 3) * groups * (q + 1)²`` numbers.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from convt1d import ConvTranspose1d
-        >>> rng = np.random.default_rng(0)
-        >>> x = rng.standard_normal((8, 2, 50))
-        >>> known = ConvTranspose1d(2, 3, 7, stride=2, padding=3, dtype=float)
-        >>> layer = ConvTranspose1d(2, 3, 7, stride=2, padding=3, dtype=float).fit(x, known(x))
-        >>> np.abs(layer.weight - known.weight).max() < 1e-12
-        np.True_
-        """
-        alpha = check_alpha(alpha)
-        statistics = Statistics(self._operator.geometry, self.dtype, self.bias is not None)
-        statistics.add(x, y, sample_weight)
-        self._set(self._operator.geometry, *statistics.solve(alpha))
-        return self
-
-    def partial_fit(
-        self, x: ArrayLike, y: ArrayLike, *, alpha: float = 0.0, sample_weight: ArrayLike | None = None
-    ) -> Self:
-        """Learn weights and bias from these examples and those of all `partial_fit` calls before.
-
-        The result is `fit`'s on all batches together, up to rounding; `alpha` is this call's. Only sums are kept,
-        so memory does not grow with the number of batches, whose N and L may differ. While the examples so far do not
-        determine the weights, these stay as they are, the sums are kept, and a RuntimeWarning says what is missing.
-
-        Parameters
-        ----------
-        x, y, alpha, sample_weight : array_like, array_like, float, array_like
-            As for `fit`.
-
-        Returns
-        -------
-        ConvTranspose1d
-            The layer itself.
-
-        Raises
-        ------
-        ValueError, TypeError, MemoryError
-            As `fit`, but for what more examples can mend. The batch then does not count.
-
-        Notes
-        -----
-        Each call copies the sums and solves the equations anew, at the cost given for `fit`: few large batches are
-        faster than many small ones. The sums, ``R * groups * (q + 1)²`` numbers, stay with the layer until its weights
-        come from elsewhere: `fit`, an assignment, `load_state_dict`. Copies and pickles of the layer hold them,
-        `state_dict` does not.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from convt1d import ConvTranspose1d
-        >>> rng = np.random.default_rng(0)
-        >>> known, layer = (ConvTranspose1d(1, 1, 4, stride=2, dtype=float) for _ in range(2))
-        >>> for _ in range(3):
-        ...     x = rng.standard_normal((1, 100))
-        ...     layer = layer.partial_fit(x, known(x))
-        >>> np.abs(layer.weight - known.weight).max() < 1e-12
-        np.True_
-        """
-        alpha = check_alpha(alpha)
-        # worked on apart, so that an interrupted call has not counted half a batch
-        statistics = copy.deepcopy(self._statistics)
-        if statistics is None:
-            statistics = Statistics(self._operator.geometry, self.dtype, self.bias is not None)
-        statistics.add(x, y, sample_weight)
-        try:
-            weight, bias = statistics.solve(alpha)
-        except np.linalg.LinAlgError as error:
-            self._statistics = statistics
-            warnings.warn(f"partial_fit leaves the weights as they are so far: {error}", RuntimeWarning, stacklevel=2)
-        else:
-            self._set(self._operator.geometry, weight, bias)
-            self._statistics = statistics
-        return self
 
     def output_length(self, L: int) -> int:
         """Length of the output.

@@ -239,3 +239,38 @@ def test_a_refused_chunk_leaves_the_stream_as_it_was():
     np.testing.assert_array_equal(np.concatenate(pieces, -1), layer(x))
     with pytest.raises(ValueError, match="must not follow flush"):
         stream.process(x)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {"stride": 3, "padding": (4, 1), "dilation": 2, "groups": 2, "padding_mode": "reflect"},
+        {"stride": 1, "padding": "same"},
+        {"stride": 7},
+    ],
+)
+def test_fit_finds_the_weights(geometry, dtype, bias):
+    known = Conv1d(4, 6, 5, bias=bias, dtype=dtype, rng=0, **geometry)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((6, 4, 90)) + (1j * rng.standard_normal((6, 4, 90)) if dtype == np.complex128 else 0)
+    one, other = (Conv1d(4, 6, 5, bias=bias, dtype=dtype, **geometry) for _ in range(2))
+    other.partial_fit(x[:3], known(x[:3])).partial_fit(x[3:], known(x[3:]))
+    for layer in (one.fit(x, known(x)), other):
+        np.testing.assert_allclose(layer.weight, known.weight, atol=1e-12)
+        if bias:
+            np.testing.assert_allclose(layer.bias, known.bias, atol=1e-12)
+
+
+def test_fit_is_the_ridge_solution():
+    rng = np.random.default_rng(0)
+    layer = Conv1d(2, 3, 4, 2, 1, bias=False, dtype=float)
+    x, y = rng.standard_normal((5, 2, 30)), rng.standard_normal((5, 3, 15))
+    layer.fit(x, y, alpha=2.5)
+    padded = np.pad(x, ((0, 0), (0, 0), (1, 1)))
+    rows = np.stack([padded[:, :, i * 2 : i * 2 + 4].reshape(5, -1) for i in range(15)], 1).reshape(-1, 8)
+    wanted = np.linalg.solve(rows.T @ rows + 2.5 * np.eye(8), rows.T @ y.transpose(0, 2, 1).reshape(-1, 3))
+    np.testing.assert_allclose(layer.weight.reshape(3, 8), wanted.T, atol=1e-12)
+    with pytest.raises(ValueError, match="y must be as long"):
+        layer.fit(x, y[..., :14])
