@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """The decoders of docs/examples against torch's, whose weights are saved by the names of their repositories.
 
-HiFi-GAN, DAC and EnCodec have the old names of weight_norm, SNAC its new ones. The torch modules are those of bench/models
+HiFi-GAN, DAC and EnCodec have the old names of weight_norm, SNAC its new ones. The torch modules are in bench/models
 and tests/hifigan.py; their widths are smaller where that changes nothing else.
 """
 
