@@ -142,6 +142,10 @@ typedef struct {
     void (*copy)(void *dst, ptrdiff_t ldd, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ahead);
     int (*pair)(void *both, ptrdiff_t ldd, ptrdiff_t plane, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n,
                 int plain, int odd_taps);
+    void (*gather)(void *out, ptrdiff_t ldo, const void *w, ptrdiff_t channel, ptrdiff_t tap, const ptrdiff_t *places,
+                   ptrdiff_t rows, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t ahead);
+    int (*pair_taps)(void *out, ptrdiff_t ldo, ptrdiff_t plane, const void *taps, ptrdiff_t n, ptrdiff_t rows,
+                     ptrdiff_t ahead);
     void (*correlate)(const void *const *rows, ptrdiff_t stride, ptrdiff_t nrows, const void *x, ptrdiff_t ldx,
                       void *c, ptrdiff_t ldc, ptrdiff_t steps, ptrdiff_t n, ptrdiff_t ahead);
     void (*dot)(const void *x, const void *const *rows, ptrdiff_t nrows, void *sums, ptrdiff_t lds, ptrdiff_t n);
