@@ -44,6 +44,11 @@ cdef extern from "microkernels.h" nogil:
                      Py_ssize_t n, bint plain, bint odd_taps, Py_ssize_t d) noexcept nogil
         void (*weave)(void *y, const void *even, const void *odd, Py_ssize_t d, Py_ssize_t n,
                       const void *bias) noexcept nogil
+        void (*gather)(void *out, Py_ssize_t ldo, const void *w, Py_ssize_t channel, Py_ssize_t tap,
+                       const Py_ssize_t *places, Py_ssize_t rows, Py_ssize_t taps, Py_ssize_t channels,
+                       Py_ssize_t ahead) noexcept nogil
+        bint (*pair_taps)(void *out, Py_ssize_t ldo, Py_ssize_t plane, const void *taps, Py_ssize_t n,
+                          Py_ssize_t rows, Py_ssize_t ahead) noexcept nogil
         void (*correlate)(const void **rows, Py_ssize_t stride, Py_ssize_t nrows, const void *x, Py_ssize_t ldx,
                           void *c, Py_ssize_t ldc, Py_ssize_t steps, Py_ssize_t n, Py_ssize_t ahead) noexcept nogil
         void (*dot)(const void *x, const void **rows, Py_ssize_t nrows, void *sums, Py_ssize_t lds,

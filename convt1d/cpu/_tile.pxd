@@ -14,10 +14,10 @@ from libc.stdint cimport int64_t
 from convt1d.cpu._load cimport InputRows, Signal
 from convt1d.cpu._microkernels cimport Microkernels, Prefetch, real
 
-# Packs one block of a group's weights w[c, o, k], of any strides. Returns the packed form: 0, or what else the kernel
-# wants to know when it multiplies.
-ctypedef int (*pack_function)(const Layer *layer, const Block *block, const void *w, const Strides *strides,
-                              void *out) noexcept nogil
+# Packs the channels c0 .. c1-1 of one block into their places in `out`, the block's packed weights. `row` holds the
+# block's rows. Returns their form: 0, or what else the kernel wants to know when it multiplies.
+ctypedef int (*pack_function)(const Layer *layer, const Block *block, const Weights *weights, const Row *row,
+                              Py_ssize_t c0, Py_ssize_t c1, void *out) noexcept nogil
 
 # Loads columns i .. i+n-1 of the channels c0 .. c1-1 of one sample into rows of ldx, by way of `row` if it needs
 # one, with the activation `before` applied to the samples. Returns the form of the tile; `form` is the one asked for.
@@ -40,8 +40,12 @@ cdef struct Activation:        # of `Microkernels.activate`
     const double *b
     Py_ssize_t next            # from a channel's parameters to the next channel's: 0 or 1
 
-cdef struct Strides:
-    Py_ssize_t channel, output, tap     # of the weights, in real numbers
+cdef struct Weights:           # w[c, o, k] of one group, of any strides
+    const void *w
+    Py_ssize_t channel, output, tap     # strides, in real numbers
+
+cdef struct Row:               # what a row of columns adds to the place of its weights
+    Py_ssize_t re, im          # for a real channel, or the real part of a complex one; for the imaginary part
 
 cdef struct Block:
     Py_ssize_t output0, outputs

@@ -22,12 +22,13 @@ from libc.stdlib cimport free, malloc
 from convt1d.cpu._finish cimport finish_block
 from convt1d.cpu._load cimport floor_div
 from convt1d.cpu._microkernels cimport Prefetch, end_nontemporal_stores, real
+from convt1d.cpu._pack cimport find_rows
 from convt1d.cpu._rows cimport load_tile
 from convt1d.cpu._runtime cimport (
     MOST_THREADS, SHARE_PARTS, RegionTimer, Shares, add_items, begin_region, finish_region, give_workspace,
     microkernels_for, next_part, share_out, take_workspace, team,
 )
-from convt1d.cpu._tile cimport Activation, Block, Call, Entry, Layer, Ops, Strides, Tile
+from convt1d.cpu._tile cimport Activation, Block, Call, Entry, Layer, Ops, Row, Tile, Weights
 from convt1d.cpu.kernels cimport direct, fused, fused_winograd, gemm, winograd
 
 import numpy as np
@@ -48,6 +49,9 @@ cdef enum:
     NEVER = 0
     WHOLE_TILES = 1     # those wholly inside the signal
     PARTS = 2           # the inside of every tile; only its edges are copied
+
+cdef enum:
+    PACKED_CHANNELS = 32    # that are packed at a time: of each block a run of some KiB
 
 # Which tile of x a thread's workspace holds: consecutive work items of the same tile load it once.
 cdef struct LoadedTile:
@@ -238,6 +242,27 @@ cdef Activation activation_of(activation, const double *identity):
     return found
 
 
+# ---- packed weights ---------------------------------------------------------------------------------------
+
+cdef int pack_item(const Layer *layer, const Weights *of_all, Py_ssize_t group_size, const Row *rows, Py_ssize_t item,
+                   Py_ssize_t parts, Py_ssize_t step, Py_ssize_t steps, real *packed) noexcept nogil:
+    """Some channels of a group, of some blocks: the weights are read about in the order in which they lie."""
+    cdef Py_ssize_t part = item % parts, c = item // parts % steps * step, group = item // parts // steps, b
+    cdef Py_ssize_t first = layer.nblocks * part // parts, past = layer.nblocks * (part + 1) // parts
+    cdef Weights weights = of_all[0]
+    cdef const Block *block
+    cdef int form = 0
+    weights.w = <const real *>weights.w + group * group_size
+    packed += group * layer.group_size
+    for b in range(past):
+        block = &layer.blocks[b]
+        if b >= first:
+            form = max(form, layer.ops.pack(layer, block, &weights, rows, c, min(c + step, layer.shape.channels),
+                                            packed + block.weights))
+        rows += block.rows
+    return form
+
+
 # ---- what Python sees -------------------------------------------------------------------------------------
 
 cdef class Kernel:
@@ -329,29 +354,39 @@ cdef class Kernel:
     cdef _pack(self, weight, int threads, real unused):
         cdef real[::1] packed = self.packed
         cdef Layer *layer = &self.layer
-        cdef Strides strides
-        cdef const real *w
-        cdef real *out = &packed[0]
-        cdef Py_ssize_t item, group, size = sizeof(real), forms = 0
+        cdef Weights weights
+        cdef Row *rows
+        cdef Py_ssize_t item, group, b, size = sizeof(real), forms = 0, count = 0
+        cdef Py_ssize_t step = PACKED_CHANNELS * layer.input_rows.count
+        cdef Py_ssize_t steps = (layer.shape.channels + step - 1) // step, items = layer.shape.groups * steps, parts = 1
         cdef Py_buffer buffer
         serial = packed.shape[0] <= <Py_ssize_t>self.machine.tuning.memory.pack_serial
         threads = team(1 if serial else min(threads, MOST_THREADS))
+        if threads > 1:
+            parts = min(layer.nblocks, (4 * threads + items - 1) // items)
+        for b in range(layer.nblocks):
+            count += layer.blocks[b].rows
+        rows = <Row *>malloc(count * sizeof(Row))
+        if rows == NULL:
+            raise MemoryError("no memory for the table of rows")
         PyObject_GetBuffer(weight, &buffer, PyBUF_STRIDED_RO)
         try:
-            w = <const real *>buffer.buf
-            strides.channel = buffer.strides[1 if layer.shape.correlates else 0] // size
-            strides.output = buffer.strides[0 if layer.shape.correlates else 1] // size
-            strides.tap = buffer.strides[2] // size
+            weights.w = buffer.buf
+            weights.channel = buffer.strides[1 if layer.shape.correlates else 0] // size
+            weights.output = buffer.strides[0 if layer.shape.correlates else 1] // size
+            weights.tap = buffer.strides[2] // size
             group = weight.shape[0] // layer.shape.groups * (buffer.strides[0] // size)   # groups divide the first axis
+            count = 0
+            for b in range(layer.nblocks):
+                find_rows(layer, &layer.blocks[b], &weights, rows + count)
+                count += layer.blocks[b].rows
             with nogil:
-                for item in prange(layer.shape.groups * layer.nblocks, num_threads=threads, schedule="dynamic"):
-                    forms += layer.ops.pack(layer, &layer.blocks[item % layer.nblocks],
-                                            w + (item // layer.nblocks) * group, &strides,
-                                            out + (item // layer.nblocks) * layer.group_size
-                                            + layer.blocks[item % layer.nblocks].weights)
+                for item in prange(items * parts, num_threads=threads, schedule="dynamic"):
+                    forms += pack_item[real](layer, &weights, group, rows, item, parts, step, steps, &packed[0])
             layer.form = forms > 0
         finally:
             PyBuffer_Release(&buffer)
+            free(rows)
 
 
 cdef class Run:

@@ -150,6 +150,10 @@ typedef struct {
     int (*pair)(void *both, ptrdiff_t ldd, ptrdiff_t plane, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n,
                 int plain, int odd_taps, ptrdiff_t d);
     void (*weave)(void *y, const void *even, const void *odd, ptrdiff_t d, ptrdiff_t n, const void *bias);
+    void (*gather)(void *out, ptrdiff_t ldo, const void *w, ptrdiff_t channel, ptrdiff_t tap, const ptrdiff_t *places,
+                   ptrdiff_t rows, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t ahead);
+    int (*pair_taps)(void *out, ptrdiff_t ldo, ptrdiff_t plane, const void *taps, ptrdiff_t n, ptrdiff_t rows,
+                     ptrdiff_t ahead);
     void (*correlate)(const void *const *rows, ptrdiff_t stride, ptrdiff_t nrows, const void *x, ptrdiff_t ldx,
                       void *c, ptrdiff_t ldc, ptrdiff_t steps, ptrdiff_t n, ptrdiff_t ahead);
     void (*dot)(const void *x, const void *const *rows, ptrdiff_t nrows, void *sums, ptrdiff_t lds, ptrdiff_t n);
