@@ -35,7 +35,7 @@ How a call flows, and where things live::
 
     stream.py   ConvTranspose1dStream(layer): the same on a signal that arrives in chunks
     fit.py   weights from examples: sums over them, one small linear system per branch (layer.fit, layer.partial_fit)
-    weights.py   weights from torch, ONNX, Keras, JAX and files -> a layer, and back: what each system means
+    weights/     weights from torch, ONNX, Keras, JAX, MLX and files -> a layer, and back: what each system means
     files.py     files from anyone, opened with care         onnx.py   the operator for ONNX' evaluator
     torch.py     torch's layer, computed here; replace(model) puts it into a model
     sklearn.py   a transformer for scikit-learn's pipelines
