@@ -40,7 +40,7 @@ How a call flows, and where things live::
     conv_stream.py  Conv1dStream(layer)
     initialize.py   first weights
     fit.py   weights from examples: sums over them, one small linear system per branch (layer.fit, layer.partial_fit)
-    weights.py   weights from torch, ONNX, Keras, JAX and files -> a layer, and back: what each system means
+    weights/     weights from torch, ONNX, Keras, JAX, MLX and files -> a layer, and back: what each system means
     files.py     files from anyone, opened with care         onnx.py   the operator for ONNX' evaluator
     torch.py     torch's layer, computed here; replace(model) puts it into a model
     sklearn.py   a transformer for scikit-learn's pipelines

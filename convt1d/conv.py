@@ -248,7 +248,7 @@ class Conv1d(Layer):
         """
         return self._operator.geometry.checked_output_length(geometry_module.as_length("L", L))
 
-    # Weights from elsewhere, and to elsewhere: what each system means is in conv_weights.py.
+    # Weights from elsewhere, and to elsewhere: what each system means is in weights/conv.py.
 
     @classmethod
     def from_state_dict(
@@ -295,7 +295,7 @@ class Conv1d(Layer):
         >>> Conv1d.from_state_dict(state, "pre", padding=3)
         Conv1d(2, 8, kernel_size=(7,), stride=(1,), padding=(3,))
         """
-        from . import conv_weights
+        from .weights import conv as conv_weights
 
         settings = {"padding": padding, "stride": stride, "dilation": dilation, "padding_mode": padding_mode}
         return cls._of(*conv_weights.from_state_dict(mapping, prefix, groups=groups, **settings))
@@ -333,7 +333,7 @@ class Conv1d(Layer):
         ...     Conv1d.from_file(os.path.join(folder, "pre.npz"))
         Conv1d(4, 8, kernel_size=(7,), stride=(1,), padding=(3,), bias=False)
         """
-        from . import conv_weights
+        from .weights import conv as conv_weights
 
         return cls._of(*conv_weights.from_file(path, name, **settings))
 
@@ -366,18 +366,21 @@ class Conv1d(Layer):
         >>> Conv1d.from_onnx(Conv1d(8, 4, 7, padding=(6, 0)).to_onnx())
         Conv1d(8, 4, kernel_size=(7,), stride=(1,), padding=(6, 0))
         """
-        from . import conv_weights
+        from .weights import conv as conv_weights
 
         return cls._of(*conv_weights.from_onnx(model_or_path, node, length=length))
 
     @classmethod
-    def from_torch(cls, module: Any) -> Self:
+    def from_torch(cls, module: Any, *, trust: bool = False) -> Self:
         """A layer from a ``torch.nn.Conv1d``; weight_norm is folded, spectral_norm refused.
 
         Parameters
         ----------
         module : torch.nn.Conv1d
             On any device; it is not changed.
+        trust : bool, default False
+            Whether to take the weights and arguments of a module that may compute something else, as of
+            `ConvTranspose1d.from_torch`.
 
         Returns
         -------
@@ -396,9 +399,9 @@ class Conv1d(Layer):
         >>> Conv1d.from_torch(torch.nn.Conv1d(8, 4, 7, padding="same", dilation=3))
         Conv1d(8, 4, kernel_size=(7,), stride=(1,), padding=(9,), dilation=(3,))
         """
-        from . import conv_weights
+        from .weights import conv as conv_weights
 
-        return cls._of(*conv_weights.from_torch(module))
+        return cls._of(*conv_weights.from_torch(module, trust))
 
     @classmethod
     def from_keras(
@@ -441,7 +444,7 @@ class Conv1d(Layer):
         >>> Conv1d.from_keras(np.ones((5, 8, 4)), np.zeros(4), padding="causal")
         Conv1d(8, 4, kernel_size=(5,), stride=(1,), padding=(4, 0))
         """
-        from . import conv_weights
+        from .weights import conv as conv_weights
 
         settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return cls._of(*conv_weights.from_keras(layer_or_kernel, bias, **settings))
@@ -487,7 +490,7 @@ class Conv1d(Layer):
         >>> Conv1d.from_jax(np.ones((5, 8, 4)), padding="SAME")
         Conv1d(8, 4, kernel_size=(5,), stride=(1,), padding=(2,), bias=False)
         """
-        from . import conv_weights
+        from .weights import conv as conv_weights
 
         settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
         return cls._of(*conv_weights.from_jax(kernel, bias, **settings))

@@ -10,9 +10,12 @@ What a file claims is held against what it has before memory is taken; the memor
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
+import json
 import math
 import os
+import re
 import stat
 import zipfile
 from collections.abc import Mapping
@@ -37,6 +40,25 @@ ONNX_TYPES = {
     10: ("float16", "int32_data"),
     16: ("bfloat16", "int32_data"),
 }
+# the same for what weights may be computed from
+_ONNX_INTEGERS = {
+    2: ("uint8", "int32_data"),
+    3: ("int8", "int32_data"),
+    4: ("uint16", "int32_data"),
+    5: ("int16", "int32_data"),
+    6: ("int32", "int32_data"),
+    7: ("int64", "int64_data"),
+    9: ("bool", "int32_data"),
+    12: ("uint32", "uint64_data"),
+    13: ("uint64", "uint64_data"),
+    17: ("float8_e4m3fn", "int32_data"),
+    18: ("float8_e4m3fnuz", "int32_data"),
+    19: ("float8_e5m2", "int32_data"),
+    20: ("float8_e5m2fnuz", "int32_data"),
+    21: ("uint4", "int32_data"),
+    22: ("int4", "int32_data"),
+}
+_ONNX_BYTES = ("uint4", "int4", "float8_e4m3fn", "float8_e4m3fnuz", "float8_e5m2", "float8_e5m2fnuz")
 
 
 @contextlib.contextmanager
@@ -85,14 +107,19 @@ def need(package: str, what: str):
 
 def bfloat16(name: str) -> np.dtype:
     """NumPy's bfloat16, for the array `name`."""
+    return ml_dtype(name, "bfloat16")
+
+
+def ml_dtype(name: str, dtype: str) -> np.dtype:
+    """A type that NumPy knows through ml_dtypes, for the array `name`."""
     try:
         import ml_dtypes
     except ImportError:
         raise TypeError(
-            f"{name} is bfloat16, which NumPy knows through ml_dtypes only: pip install ml_dtypes, "
+            f"{name} is {dtype}, which NumPy knows through ml_dtypes only: pip install ml_dtypes, "
             "or convert it to float32 where it comes from"
         ) from None
-    return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(getattr(ml_dtypes, dtype))
 
 
 # .npz and .safetensors --------------------------------------------------------------------------------------
@@ -165,6 +192,7 @@ class Safetensors(_Arrays):
     """The arrays of a .safetensors file. The package checks the header and maps the file."""
 
     def __init__(self, path, stack):
+        self._path = path
         package = need("safetensors", "reading .safetensors")
         with open(path, "rb") as file:
             header = int.from_bytes(file.read(8), "little")
@@ -174,6 +202,15 @@ class Safetensors(_Arrays):
             import ml_dtypes  # noqa: F401  the package asks NumPy for "bfloat16", which is known from then on
         self._file = stack.enter_context(package.safe_open(path, framework="np"))
         self._members = dict.fromkeys(self._file.keys())
+
+    def layout(self, name):
+        """What wrote the file, by its metadata: "pt", "mlx", ...; empty if it does not say."""
+        return (self._file.metadata() or {}).get("format", "")
+
+    @functools.cached_property
+    def elsewhere(self):
+        """What other shards of the same model hold."""
+        return Elsewhere(self._path)
 
     def spec(self, name):
         """Shape and dtype."""
@@ -192,9 +229,98 @@ class Safetensors(_Arrays):
         return self._file.get_tensor(name)
 
 
+_INDEX = ".safetensors.index.json"
+_SHARD = re.compile(r"(.*)-[0-9]{5}-of-([0-9]{5})\.safetensors", re.DOTALL)
+
+
+def shards_index(path):
+    """The index of a sharded model, or its only .safetensors file, for the index or the model's folder; else None."""
+    path = Path(path)
+    if path.name.endswith(_INDEX):
+        return path
+    found = sorted(path.glob("*" + _INDEX)) or sorted(path.glob("*.safetensors")) if path.is_dir() else []
+    if len(found) > 1:
+        raise ValueError(f"path must be one file where a folder holds several, got {path} with {found[0].name}, ...")
+    return found[0] if found else None
+
+
+def _weight_map(index):
+    """Name of an array -> name of the file that holds it, in the index's own folder."""
+    check_regular(index)
+    with open(index, "rb") as file:
+        text = file.read(SAFETENSORS_HEADER + 1)
+    if len(text) > SAFETENSORS_HEADER:
+        raise ValueError(f"an index must take at most {SAFETENSORS_HEADER} bytes")
+    try:
+        found = json.loads(text)["weight_map"]
+        names = {name: os.path.basename(file) for name, file in found.items()}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"it is no index of .safetensors files: {type(error).__name__}") from None
+    if names != found:
+        raise ValueError("the shards of an index must lie in its folder")
+    return names
+
+
+class Elsewhere(dict):
+    """Name of an array -> the file that holds it, of all shards but one; `incomplete` if some are missing."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.incomplete = False
+        path = Path(path)
+        shard = _SHARD.fullmatch(path.name)
+        for index in sorted(path.parent.glob("*" + _INDEX)):
+            names = _weight_map(index)
+            if path.name in names.values():
+                self.update((name, file) for name, file in names.items() if file != path.name)
+                return
+        for number in range(1, 1 + int(shard[2]) if shard else 1):
+            other = path.with_name(f"{shard[1]}-{number:05}-of-{shard[2]}.safetensors")
+            if other != path:
+                try:
+                    with arrays_of(other) as arrays:
+                        self.update(dict.fromkeys(arrays, other.name))
+                except OSError:
+                    self.incomplete = True
+                    break
+
+
+class Shards(_Arrays):
+    """The arrays of a sharded model, by its index."""
+
+    def __init__(self, index, stack):
+        self._members, self._folder, self._stack, self._open = _weight_map(index), Path(index).parent, stack, {}
+
+    def _shard(self, name):
+        file = self._members[name]
+        if file not in self._open:
+            path = self._folder / file
+            check_regular(path)
+            self._open[file] = Safetensors(path, self._stack)
+        if name not in self._open[file]:
+            raise ValueError(f"{file} must hold {name!r}, as the index says")
+        return self._open[file]
+
+    def layout(self, name):
+        return self._shard(name).layout(name)
+
+    def spec(self, name):
+        return self._shard(name).spec(name)
+
+    def __getitem__(self, name):
+        return self._shard(name)[name]
+
+
 @contextlib.contextmanager
 def arrays_of(path):
-    """The mapping of a .npz or .safetensors file, open inside the block."""
+    """The mapping of a .npz or .safetensors file, or of the shards of a model, open inside the block."""
+    path = Path(path)
+    if path.suffix.lower() not in (".npz", ".safetensors"):
+        path = shards_index(path) or path
+        if path.name.endswith(_INDEX):
+            with contextlib.ExitStack() as stack:
+                yield Shards(path, stack)
+            return
     check_regular(path)
     kind = Npz if Path(path).suffix.lower() == ".npz" else Safetensors
     with contextlib.ExitStack() as stack:
@@ -206,9 +332,13 @@ def arrays_of(path):
 
 def onnx_model(path):
     """The ModelProto in the file `path`, without what is stored outside it."""
-    onnx = need("onnx", "reading .onnx")
     check_regular(path)
-    return onnx.ModelProto.FromString(Path(path).read_bytes())
+    return onnx_message(Path(path).read_bytes())
+
+
+def onnx_message(data: bytes):
+    """The ModelProto of these bytes."""
+    return need("onnx", "reading .onnx").ModelProto.FromString(data)
 
 
 def onnx_spec(tensor):
@@ -216,43 +346,54 @@ def onnx_spec(tensor):
     return tuple(tensor.dims), ONNX_TYPES.get(tensor.data_type, (f"ONNX data type {tensor.data_type}",))[0]
 
 
-def onnx_array(name: str, tensor, folder) -> np.ndarray:
-    """The values of a TensorProto; `folder` is the model's, or None if it did not come from a file."""
-    shape, dtype = onnx_spec(tensor)
-    if tensor.data_type not in ONNX_TYPES:
-        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {dtype}")
+def onnx_array(name: str, tensor, path) -> np.ndarray:
+    """The values of a TensorProto; `path` is the model's, or None if it did not come from a file."""
+    shape = tuple(tensor.dims)
+    if tensor.data_type not in ONNX_TYPES | _ONNX_INTEGERS:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got ONNX data type {tensor.data_type}")
+    dtype, field = (ONNX_TYPES | _ONNX_INTEGERS)[tensor.data_type]
+    if tensor.HasField("segment"):
+        raise ValueError(f"{name} must be stored whole, got a segment of it")
     if min(shape, default=1) < 1:
         raise ValueError(f"{name} must have no empty dimension, got shape {shape}")
-    # bfloat16 through its bits: NumPy may not know it by name
-    stored = np.dtype("<u2" if dtype == "bfloat16" else dtype).newbyteorder("<")
-    size = math.prod(shape) * stored.itemsize
+    # through the bits of what NumPy may not know by name, and of two integers of 4 bits in a byte
+    bits = "<u2" if dtype == "bfloat16" else "u1" if dtype in _ONNX_BYTES else dtype
+    stored = np.dtype(bits).newbyteorder("<")
+    count = -(-math.prod(shape) // 2) if dtype.endswith("int4") else math.prod(shape)
+    size = count * stored.itemsize
     if tensor.data_location == 1:  # EXTERNAL
-        data = _external(name, tensor, folder, size)
+        data = _external(name, tensor, path, size)
     elif tensor.HasField("raw_data"):
         data = tensor.raw_data
     else:
-        values = getattr(tensor, ONNX_TYPES[tensor.data_type][1])
-        if len(values) != math.prod(shape):
-            raise ValueError(f"{name} of shape {shape} needs {math.prod(shape)} values, got {len(values)}")
-        if stored.itemsize == 2:  # bits in the lower half of an int32
-            data = np.array(values, np.int32).astype("<u2").tobytes()
+        values = getattr(tensor, field)
+        if len(values) != count:
+            raise ValueError(f"{name} of shape {shape} needs {count} values, got {len(values)}")
+        if field == "int32_data":  # bits in the lower part of an int32
+            data = np.array(values, np.int32).astype(f"<u{stored.itemsize}").tobytes()
         else:
             data = np.array(values, stored).tobytes()
     if len(data) != size:
         raise ValueError(f"{name} of shape {shape} and dtype {dtype} needs {size} bytes, got {len(data)}")
-    array = np.frombuffer(data, stored).reshape(shape)
-    return array.astype("=u2").view(bfloat16(name)) if dtype == "bfloat16" else array
+    array = np.frombuffer(data, stored)
+    if dtype.endswith("int4"):  # the lower half of a byte comes first
+        array = np.stack([array & 15, array >> 4], -1).ravel()[: math.prod(shape)]
+        array = (array ^ 8).astype(np.int8) - np.int8(8) if dtype == "int4" else array
+    elif dtype.startswith(("bfloat", "float8")):
+        array = array.astype(f"=u{stored.itemsize}").view(ml_dtype(name, dtype))
+    return array.reshape(shape)
 
 
-def _external(name, tensor, folder, size):
-    """Bytes that a model keeps in another file: of its own folder, as ONNX has it."""
-    if folder is None:
+def _external(name, tensor, path, size):
+    """Bytes that a model keeps in another file: of its own folder, as ONNX has it, or of the folder that the model
+    really lies in, as ONNX Runtime has it; in the cache of the Hugging Face Hub both files are links."""
+    if path is None:
         raise ValueError(f"{name} lies outside the model: pass the model's path, or load it with external data")
     entries = {entry.key: entry.value for entry in tensor.external_data}
     location = entries.get("location", "")
-    root = os.path.realpath(folder)
-    target = os.path.realpath(os.path.join(root, location))
-    if os.path.isabs(location) or os.path.commonpath([root, target]) != root:
+    roots = [os.path.realpath(os.path.dirname(path) or "."), os.path.dirname(os.path.realpath(path))]
+    target = os.path.realpath(os.path.join(roots[0], location))
+    if os.path.isabs(location) or all(os.path.commonpath([root, target]) != root for root in roots):
         raise ValueError(f"{name} must be stored in the model's folder, got location {location!r}")
     check_regular(target)
     offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))

@@ -593,7 +593,7 @@ class ConvTranspose1d(Layer):
         """
         return self._operator.geometry.checked_output_length(geometry_module.as_length("L", L))
 
-    # Weights from elsewhere, and to elsewhere: what each system means is in weights.py.
+    # Weights from elsewhere, and to elsewhere: what each system means is in weights/.
 
     @classmethod
     def from_state_dict(
@@ -621,7 +621,8 @@ class ConvTranspose1d(Layer):
         stride, padding, output_padding : int, pair of int
             As for the layer: a state does not hold them.
         groups : int, optional
-            By default what the lengths of bias and weight say; 1 without a bias.
+            By default what the lengths of bias and weight say. Where these leave a doubt it must be given: weights of
+            shape (C, 1, K) without a bias may be depthwise.
         dilation, padding_mode : int, str
             As for the layer.
 
@@ -658,7 +659,8 @@ class ConvTranspose1d(Layer):
         Parameters
         ----------
         path : str or os.PathLike
-            The kind of file goes by its suffix.
+            The kind of file goes by its suffix. A model in several .safetensors files is read by its folder or by its
+            ``.safetensors.index.json``.
         name : str, optional
             Which layer, as `convt1d.weights.list_layers` names them; not needed where there is only one.
         **geometry
@@ -703,8 +705,9 @@ class ConvTranspose1d(Layer):
 
         Parameters
         ----------
-        model_or_path : onnx.ModelProto, str or os.PathLike
-            Weights may be initializers, also in other files of the model's folder, or Constant nodes.
+        model_or_path : onnx.ModelProto, bytes, binary file, str or os.PathLike
+            Weights may be initializers, also in other files of the model's folder, or whatever follows from them:
+            dequantised, cast, transposed, under weight_norm.
         node : str, optional
             Name of the node, or of its output; not needed where there is only one.
         length : int, optional
@@ -719,7 +722,7 @@ class ConvTranspose1d(Layer):
         Raises
         ------
         ValueError, TypeError, OSError
-            No such node, a node of other than 1-D, weights that are computed (quantised, for example), zeros beyond the
+            No such node, a node of other than 1-D, weights that depend on an input of the graph, zeros beyond the
             output that output_padding cannot express, or a damaged file.
         ImportError
             onnx is missing; the message names the extra.
@@ -728,6 +731,9 @@ class ConvTranspose1d(Layer):
         -----
         ``auto_pad`` and ``output_shape`` become an asymmetric crop. Where SAME_UPPER and SAME_LOWER meet a kernel that
         reaches less than a stride, the output has ``L * stride`` samples, as ONNX' text says; ONNX Runtime gives fewer.
+
+        A 2-D node whose kernel has one tap along one axis is a 1-D layer. A constant Add behind the node is its bias.
+        Of a BatchNormalization, Mul or Slice behind it a UserWarning tells, since it is not part of the layer.
 
         Examples
         --------
@@ -741,13 +747,16 @@ class ConvTranspose1d(Layer):
         return cls._of(*weights.from_onnx(model_or_path, node, length=length))
 
     @classmethod
-    def from_torch(cls, module: Any) -> Self:
+    def from_torch(cls, module: Any, *, trust: bool = False) -> Self:
         """A layer from a ``torch.nn.ConvTranspose1d``; weight_norm is folded, spectral_norm refused.
 
         Parameters
         ----------
         module : torch.nn.ConvTranspose1d
-            On any device; it is not changed.
+            On any device; it is not changed. A ``ConvTranspose2d`` of height or width 1 is one, too.
+        trust : bool, default False
+            Whether to take the weights and arguments of a module that may compute something else: of a subclass with a
+            ``forward`` of its own, or with forward hooks.
 
         Returns
         -------
@@ -758,6 +767,8 @@ class ConvTranspose1d(Layer):
         ------
         ValueError, TypeError
             As `from_state_dict`.
+        TypeError
+            `module` may compute something else than its weights and arguments say, and `trust` is False.
 
         Examples
         --------
@@ -768,7 +779,7 @@ class ConvTranspose1d(Layer):
         """
         from . import weights
 
-        return cls._of(*weights.from_torch(module))
+        return cls._of(*weights.from_torch(module, trust))
 
     @classmethod
     def from_keras(
@@ -780,6 +791,7 @@ class ConvTranspose1d(Layer):
         padding: str | None = None,
         output_padding: Size | None = None,
         dilation: Size = 1,
+        trust: bool = False,
     ) -> Self:
         """A layer from a ``keras.layers.Conv1DTranspose``, or from its kernel.
 
@@ -797,6 +809,8 @@ class ConvTranspose1d(Layer):
             Keras' own: with "same" it changes the crop as well.
         dilation : int
             Keras' ``dilation_rate``.
+        trust : bool, default False
+            Whether to take the weights and arguments of a subclass with a ``call`` of its own.
 
         Returns
         -------
@@ -818,7 +832,7 @@ class ConvTranspose1d(Layer):
         from . import weights
 
         settings = {"stride": stride, "padding": padding, "output_padding": output_padding, "dilation": dilation}
-        return cls._of(*weights.from_keras(layer_or_kernel, bias, **settings))
+        return cls._of(*weights.from_keras(layer_or_kernel, bias, trust=trust, **settings))
 
     @classmethod
     def from_jax(
@@ -829,6 +843,7 @@ class ConvTranspose1d(Layer):
         stride: Size,
         padding: str | int | Sequence[Any],
         dilation: Size = 1,
+        groups: int = 1,
         transpose_kernel: bool = False,
         use_consistent_padding: bool = False,
     ) -> Self:
@@ -836,7 +851,7 @@ class ConvTranspose1d(Layer):
 
         Parameters
         ----------
-        kernel : array_like, shape (K, C_in, C_out), with transpose_kernel (K, C_out, C_in)
+        kernel : array_like, shape (K, C_in / groups, C_out), with transpose_kernel (K, C_out, C_in)
             JAX' ``rhs``; a parameter of Flax.
         bias : array_like, shape (C_out,), optional
             Likewise of Flax.
@@ -846,6 +861,8 @@ class ConvTranspose1d(Layer):
             As there: numbers are samples around the stretched input; "CIRCULAR" is Flax'.
         dilation : int
             JAX' ``rhs_dilation``; Flax' ``kernel_dilation``.
+        groups : int, default 1
+            The ``feature_group_count`` of ``jax.lax.conv_general_dilated``.
         transpose_kernel, use_consistent_padding : bool
             As in ``jax.lax.conv_transpose``.
 
@@ -869,7 +886,8 @@ class ConvTranspose1d(Layer):
         from . import weights
 
         flags = {"transpose_kernel": transpose_kernel, "use_consistent_padding": use_consistent_padding}
-        return cls._of(*weights.from_jax(kernel, bias, stride=stride, padding=padding, dilation=dilation, **flags))
+        settings = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        return cls._of(*weights.from_jax(kernel, bias, **settings, **flags))
 
     def to_onnx(self, path: str | os.PathLike[str] | None = None) -> Any:
         """An ONNX model of one ConvTranspose node, input "x" and output "y".

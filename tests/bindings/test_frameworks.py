@@ -155,7 +155,7 @@ def test_bfloat16_without_ml_dtypes(torch, monkeypatch):
 
 
 def test_no_module(torch):
-    for other in (torch.nn.Conv1d(1, 1, 1), torch.nn.ConvTranspose2d(1, 1, 1), torch.nn.ReLU(), None, np.ones(3)):
+    for other in (torch.nn.Conv1d(1, 1, 1), torch.nn.ConvTranspose2d(1, 1, 3), torch.nn.ReLU(), None, np.ones(3)):
         with pytest.raises(TypeError, match=rf"must be a torch\.nn\.ConvTranspose1d, got {type(other).__name__}"):
             ConvTranspose1d.from_torch(other)
 

@@ -362,7 +362,7 @@ def test_list(tmp_path):
 
 
 def test_inside_a_branch_and_a_function(tmp_path):
-    """The body of If sees the names around it; a function does not, and is to be inlined."""
+    """The body of If sees the names around it; a function is inlined where it is called."""
     branch = helper.make_graph(
         [helper.make_node("ConvTranspose", ["x", "w"], ["b"], "inner", strides=[2])],
         "branch",
@@ -375,16 +375,40 @@ def test_inside_a_branch_and_a_function(tmp_path):
     inner = helper.make_node("ConvTranspose", ["x", "w"], ["y"], "in_function")
     opset = [helper.make_opsetid("", 11)]
     model.functions.append(helper.make_function("my", "Up", ["x", "w"], ["y"], [inner], opset))
+    model.graph.node.append(helper.make_node("Up", ["x", "w"], ["called"], "call", domain="my"))
+    model.opset_import.append(helper.make_opsetid("my", 1))
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
-    found = {layer.name: layer for layer in list_layers(path)}
-    assert list(found) == ["up", "in_function", "inner"]
-    assert (found["inner"].stride, found["inner"].problem) == (2, "")
-    assert "function 'Up'; inline that first" in found["in_function"].problem
-    with pytest.raises(ValueError, match="inline_local_functions"):
-        ConvTranspose1d.from_onnx(model, "in_function")
+    found = list_layers(path)
+    assert [(layer.name, layer.stride, layer.problem) for layer in found[:1]] == [("up", 1, "")]
+    assert [(layer.stride, layer.problem) for layer in found[1:]] == [(1, ""), (2, ""), (2, "")]
+    np.testing.assert_array_equal(ConvTranspose1d.from_onnx(model, found[1].name).weight, W)
     with pytest.raises(ValueError, match="more than one"):
         ConvTranspose1d.from_onnx(model, "inner")  # in both branches
+
+
+def functions_that_call(*calls):
+    """A model whose functions F0, F1, ... call those so numbered, and hold a ConvTranspose each."""
+    model = model_of(W)
+    model.opset_import.append(helper.make_opsetid("my", 1))
+    opsets = [helper.make_opsetid("", 11), helper.make_opsetid("my", 1)]
+    for i, called in enumerate(calls):
+        nodes = [helper.make_node(f"F{n}", ["x", "w"], [f"y{k}"], domain="my") for k, n in enumerate(called)]
+        nodes.append(helper.make_node("ConvTranspose", ["x", "w"], ["y"], f"in{i}"))
+        model.functions.append(helper.make_function("my", f"F{i}", ["x", "w"], ["y"], nodes, opsets))
+    model.graph.node.append(helper.make_node("F0", ["x", "w"], ["called"], domain="my"))
+    return model
+
+
+@pytest.mark.parametrize("calls", [[[0]], [[1], [0]], [[i + 1] * 10 for i in range(9)] + [[]]])
+def test_functions_that_cannot_be_inlined(tmp_path, calls):
+    """One that calls itself, and ten levels of ten calls each: listed with the reason, and quickly."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(functions_that_call(*calls).SerializeToString())
+    up, *others = list_layers(path)
+    assert up.problem == ""
+    assert len(others) == len(calls)
+    assert all("is recursive or too large to inline" in other.problem for other in others)
 
 
 # --- where the weights are ----------------------------------------------------------------------------------
@@ -447,11 +471,19 @@ def test_bfloat16_without_ml_dtypes(monkeypatch):
 @pytest.mark.parametrize(
     ("nodes", "match"),
     [
-        ([helper.make_node("DequantizeLinear", ["q", "s"], ["w"])], "DequantizeLinear computes it.*quantised"),
-        ([helper.make_node("Identity", ["w"], ["w"])], "'w' is its own input, or behind more"),
-        ([helper.make_node("Constant", [], ["w"], value_floats=[1.0])], "'w' must be a Constant with a dense tensor"),
+        (
+            [helper.make_node("DequantizeLinear", ["q", "s"], ["w"])],
+            "'w' does not follow .*'q' must be stored in the model",
+        ),
+        (
+            [helper.make_node("DequantizeLinear", ["x", "s"], ["w"])],
+            "'w' does not follow .*'x' is an input of the graph",
+        ),
+        ([helper.make_node("Identity", ["w"], ["w"])], "'w' depends on itself"),
+        ([helper.make_node("Constant", [], ["w"], value_floats=[1.0])], "it holds no 1-D"),
+        ([helper.make_node("Constant", [], ["w"], value_string="a")], "Constant cannot be evaluated.*no dense numbers"),
         ([], "'w' must be stored in the model"),
-        ([constant(numpy_helper.from_array(W.astype(np.int8)))], "weight must be float16.*got ONNX data type 3"),
+        ([constant(numpy_helper.from_array(W.astype(np.int8)))], "dtype must be one of float32.* got 'int8'"),
         ([constant(numpy_helper.from_array(W[:, :0]))], r"no empty dimension, got shape \(2, 0, 4\)"),
         ([constant(raw([2, 3, 4], 95))], "needs 96 bytes, got 95"),
         ([constant(raw([-1, 3, 4], 96))], "got shape"),

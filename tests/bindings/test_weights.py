@@ -54,7 +54,7 @@ def test_weight_norm_where_an_axis_has_length_1(shape):
         g = np.full([n if axis == dim else 1 for axis, n in enumerate(shape)], 2.0)
         axes = tuple(axis for axis in range(3) if axis != dim)
         expected = 2 * v / np.sqrt((v**2).sum(axes, keepdims=True))
-        layer = ConvTranspose1d.from_state_dict({"weight_g": g, "weight_v": v}, stride=1)
+        layer = ConvTranspose1d.from_state_dict({"weight_g": g, "weight_v": v}, stride=1, groups=1)
         np.testing.assert_allclose(layer.weight, expected, rtol=1e-15)
 
 
@@ -90,9 +90,9 @@ NEW = "parametrizations.weight."
         ({"weight_g": np.ones(4), "weight_v": V}, ValueError, "must be a number, or as long"),
         ({"weight_g": G, "weight_v": V * [[[0]], [[1]], [[0]], [[1]]]}, ValueError, r"norm 0 in \[\[0, 0, 0\], \[2"),
         ({"weight_g": G, "weight_v": V.astype(int)}, TypeError, "dtype must be one of .*, got 'int64'"),
-        ({"weight": np.ones((4, 3))}, ValueError, r"'weight' must be 3-D, got shape \(4, 3\)"),
-        ({"weight": np.ones(3), "bias": np.ones(3)}, ValueError, r"'weight' must be 3-D, got shape \(3,\)"),
-        ({"weight_g": G, "weight_v": np.ones(3)}, ValueError, r"'weight_v' must be 3-D, got shape \(3,\)"),
+        ({"weight": np.ones((4, 3))}, ValueError, r"'weight' must be 3-D or 4-D, got shape \(4, 3\)"),
+        ({"weight": np.ones(3), "bias": np.ones(3)}, ValueError, r"'weight' must be 3-D or 4-D, got shape \(3,\)"),
+        ({"weight_g": G, "weight_v": np.ones(3)}, ValueError, r"'weight_v' must be 3-D or 4-D, got shape \(3,\)"),
         ({"weight": np.ones((4, 0, 5))}, ValueError, "'weight' must have no empty dimension"),
         ({"weight": np.ones((4, 3, 5), int)}, TypeError, "dtype must be one of .*, got 'int64'"),
         ({"weight": np.full((4, 3, 5), None)}, TypeError, "'weight' must hold numbers"),
@@ -193,7 +193,7 @@ def test_from_file(path):
         ({"name": "up"}, ValueError, "must hold 'up.weight'"),
         ({"name": "spectral"}, ValueError, "under spectral_norm"),
         ({"name": "conv"}, ValueError, "'conv.bias' must have a multiple of"),
-        ({"name": "linear"}, ValueError, "'linear.weight' must be 3-D"),
+        ({"name": "linear"}, ValueError, "'linear.weight' must be 3-D or 4-D"),
         ({"name": "up.0", "stride": None}, TypeError, "stride must be an int, got None"),
         ({"name": "up.0", "stride": 0}, ValueError, "stride must be at least 1"),
         ({"name": "up.0", "strides": 2}, TypeError, r"geometry must be of stride, .* got \['strides'\]"),
@@ -272,7 +272,7 @@ def test_pickles_are_not_loaded(tmp_path, suffix):
     path = tmp_path / f"w{suffix}"
     path.write_bytes(b"cos\nsystem\n(S'touch " + str(tmp_path / "run").encode() + b"'\ntR.")
     for read in (list_layers, ConvTranspose1d.from_file):
-        with pytest.raises(ValueError, match=r"are pickles.*not loaded.*safetensors\.torch\.save_file\(torch\.load"):
+        with pytest.raises(ValueError, match=r"are pickles.*not loaded.*safetensors\.torch\.save_file\(.*torch\.load"):
             read(path)
     assert not (tmp_path / "run").exists()
 

@@ -10,17 +10,18 @@ Layouts differ from one system to the next; none flips the kernel::
 
 A padding that depends on L, as "same" with a stride does, is refused: a layer has one geometry. Every reader returns a
 checked geometry, the weight, and the bias or None; the classmethods of `Conv1d` make a layer of them and hold the
-documentation. How files and states are read is in weights.py.
+documentation.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-from . import arrays, files, weights
-from . import geometry as geometry_module
-from .geometry import as_int
+from .. import arrays, files
+from .. import geometry as geometry_module
+from ..geometry import as_int
+from . import keras_jax, onnx, sources, state
+from .parts import only, same
 
 #: A layer's settings beside its sizes, which a .npz file may hold beside the weights.
 SETTINGS = ("stride", "padding", "dilation", "groups", "padding_mode")
@@ -47,91 +48,50 @@ def _layer(name: str, weight: Any, bias: Any, groups: Any = None, **sliding: Any
     return geometry, weight, bias
 
 
+_LAYOUTS = state.LAYOUTS | {"mlx": (0, 2, 1)}
+
+
 def from_state_dict(mapping: Any, prefix: str = "", **settings: Any) -> Any:
-    return _layer(*weights.stored(mapping, prefix), **settings)
+    found = state.find(mapping, prefix, _LAYOUTS)
+    return _layer(found.name, found.weight, found.bias, **settings)
 
 
-def from_torch(module: Any) -> Any:
+def from_torch(module: Any, trust: bool = False) -> Any:
     if getattr(module, "transposed", True) or len(getattr(module, "kernel_size", ())) != 1:
         raise TypeError(f"module must be a torch.nn.Conv1d, got {type(module).__name__}")
+    if not trust:
+        state.check_plain(module, "Conv1d")
     padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)
     settings = {name: getattr(module, name) for name in ("stride", "dilation", "groups", "padding_mode")}
     return from_state_dict(module.state_dict(), padding=padding, **settings)
 
 
 def from_file(path: Any, name: str | None = None, **settings: Any) -> Any:
-    suffix = weights.suffix_of(path)
+    suffix = sources.suffix_of(path)
     with files.reading(path):
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string, got {name!r}")
         if suffix == ".onnx":
             if unknown := set(settings) - {"length"}:
                 raise TypeError(f"a .onnx file holds the geometry itself; got {sorted(unknown)}")
-            return _from_onnx(files.onnx_model(path), Path(path).parent, name, settings.get("length"))
+            return _read(files.onnx_model(path), path, name, **settings)
         if unknown := set(settings) - set(SETTINGS):
             raise TypeError(f"settings must be of {', '.join(SETTINGS)}; got {sorted(unknown)}")
         with files.arrays_of(path) as mapping:
-            prefix = name if name is not None else weights.only_layer(mapping)
-            settings = weights.stored_settings(mapping, prefix, SETTINGS) | settings
+            prefix = name if name is not None else only(state.prefixes(mapping), "name")
+            settings = state.stored_settings(mapping, state.prefix_of(prefix), SETTINGS) | settings
             if "padding" not in settings:
                 raise TypeError("padding must be given: the file does not hold it")
             return from_state_dict(mapping, prefix, **settings)
 
 
 def from_onnx(model_or_path: Any, node: str | None = None, *, length: int | None = None) -> Any:
-    if hasattr(model_or_path, "SerializeToString") and hasattr(model_or_path, "graph"):
-        return _from_onnx(model_or_path, None, node, length)
-    with files.reading(model_or_path):
-        return _from_onnx(files.onnx_model(model_or_path), Path(model_or_path).parent, node, length)
+    return onnx.from_onnx(model_or_path, node, length=length, read=_read)
 
 
-def _from_onnx(model: Any, folder: Any, name: str | None, length: int | None) -> Any:
-    weight, bias, geometry = weights.node_named(model, folder, name, "Conv", onnx_geometry, length)
+def _read(model: Any, path: Any, name: str | None, length: int | None = None) -> Any:
+    weight, bias, geometry = onnx.layer_of(onnx.named(model, path, name, "Conv"), length, 0)
     return _layer("weight", weight, bias, **geometry)
-
-
-def onnx_geometry(
-    weight_shape: tuple[int, ...],
-    length: int | None = None,
-    *,
-    auto_pad: str = "NOTSET",
-    dilations: Any = None,
-    group: int = 1,
-    kernel_shape: Any = None,
-    pads: Any = None,
-    strides: Any = None,
-) -> dict[str, Any]:
-    """Arguments of `conv1d` for the attributes of a 1-D Conv node; only SAME_* with a stride needs `length`."""
-    kernel_size = weight_shape[2]
-    if weights.one("kernel_shape", kernel_shape, kernel_size, 1) != kernel_size:
-        raise ValueError(f"kernel_shape must be that of the weight {weight_shape}, got {list(kernel_shape)}")
-    stride, dilation = weights.one("strides", strides, 1, 1), weights.one("dilations", dilations, 1, 1)
-    if auto_pad not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
-        raise ValueError(f"auto_pad must be NOTSET, VALID, SAME_UPPER or SAME_LOWER, got {auto_pad!r}")
-    if auto_pad != "NOTSET" and pads:
-        raise ValueError(f"pads cannot go with auto_pad, got {list(pads[:9])} and {auto_pad}")
-    padding: Any = tuple(pads or (0, 0))
-    if len(padding) != 2:
-        raise ValueError(f"pads must hold two numbers, got {list(pads[:9])}")
-    if auto_pad.startswith("SAME"):
-        left, right = _same(kernel_size, stride, dilation, length, "auto_pad")
-        padding = (left, right) if auto_pad == "SAME_UPPER" else (right, left)
-    return {"stride": stride, "padding": padding, "dilation": dilation, "groups": group}
-
-
-def _same(kernel_size: int, stride: int, dilation: int, length: int | None, name: str) -> tuple[int, int]:
-    """Padding for ``ceil(L / stride)`` output samples, an odd rest on the right."""
-    reach = dilation * (kernel_size - 1) + 1
-    if stride == 1:
-        total = reach - 1
-    elif length is None:
-        raise ValueError(
-            f"{name}: 'same' with stride {stride} makes the padding depend on L, the input's length; give length=L "
-            "for ONNX, or else the padding as a pair (left, right)"
-        )
-    else:
-        total = max(0, (geometry_module.ceil_div(length, stride) - 1) * stride + reach - length)
-    return total // 2, total - total // 2
 
 
 def from_keras(
@@ -155,17 +115,17 @@ def from_keras(
         stride, dilation, groups = layer.strides, layer.dilation_rate, layer.groups
     elif padding is None:
         raise TypeError("padding must be given with a kernel")
-    weight = weights.numpy_of("kernel", kernel).transpose(2, 1, 0)
+    weight = keras_jax.numpy_of("kernel", kernel).transpose(2, 1, 0)
     padding = _padding(padding, weight.shape[2], stride, dilation)
-    bias = None if bias is None else weights.numpy_of("bias", bias)
+    bias = None if bias is None else keras_jax.numpy_of("bias", bias)
     return _layer("kernel", weight, bias, groups=groups, stride=stride, padding=padding, dilation=dilation)
 
 
 def from_jax(
     kernel: Any, bias: Any = None, *, stride: Any = 1, padding: Any, dilation: Any = 1, groups: Any = 1
 ) -> Any:
-    weight = arrays.as_array("kernel", weights.numpy_of("kernel", kernel), (3,)).transpose(2, 1, 0)
-    bias = None if bias is None else weights.numpy_of("bias", bias)
+    weight = arrays.as_array("kernel", keras_jax.numpy_of("kernel", kernel), (3,)).transpose(2, 1, 0)
+    bias = None if bias is None else keras_jax.numpy_of("bias", bias)
     mode = "zeros"
     if isinstance(padding, str) and padding.upper() == "CIRCULAR":  # Flax
         padding, mode = "same", "circular"
@@ -180,10 +140,10 @@ def _padding(padding: Any, kernel_size: int, stride: Any, dilation: Any) -> tupl
     stride, dilation = (as_int(n, v, 1, one_tuple=True) for n, v in (("stride", stride), ("dilation", dilation)))
     kind = padding.lower() if isinstance(padding, str) else None
     if kind is None:
-        left, right = weights.pair(padding)
+        left, right = keras_jax.pair(padding)
         return left, right
     if kind not in ("same", "valid", "causal"):
         raise ValueError(f"padding must be 'same', 'valid', 'causal' or numbers, got {padding!r}")
     if kind == "causal":
         return dilation * (kernel_size - 1), 0
-    return (0, 0) if kind == "valid" else _same(kernel_size, stride, dilation, None, "padding")
+    return (0, 0) if kind == "valid" else same(kernel_size, stride, dilation, None, "padding")
