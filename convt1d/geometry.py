@@ -28,10 +28,12 @@ convolution of its own::
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .padding import MODES as padding_modes
 
@@ -51,6 +53,9 @@ _LONGEST = 2**62
 
 #: A layer's settings beside its sizes; a .npz file may hold them beside the weights, `convt1d apply` takes them.
 SETTINGS = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
+
+_Check = TypeVar("_Check", bound=Callable[..., Any])
+_PLAIN = frozenset((int, str))
 
 #: The most input steps that a kernel takes as one column (`Plan.alignment` in cpu/plan.py).
 ALIGNMENT = 2
@@ -200,6 +205,19 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def remembered(check: _Check) -> _Check:
+    """The same, remembering its last results for arguments that are plain ints and strings: 1 us instead of 15."""
+    cached = functools.lru_cache(256)(check)
+
+    @functools.wraps(check)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        plain = _PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values()))
+        return (cached if plain else check)(*args, **kwargs)
+
+    return cast("_Check", checked)
+
+
+@remembered
 def check(
     in_channels: Any,
     out_channels: Any,
@@ -238,6 +256,7 @@ def check(
     )
 
 
+@remembered
 def check_convolution(
     in_channels: Any,
     out_channels: Any,

@@ -27,6 +27,10 @@ class Calls(dict[Any, Any]):
         return call
 
 
+# Plans bound to lengths and batch sizes: operators with other weights use them again.
+_bound = Calls()
+
+
 class Operator:
     """A geometry, transposed or not, with its weights, packed once per compute type: what functions and layer run."""
 
@@ -79,7 +83,7 @@ class Operator:
         return self._run(call, x, out, allowed)
 
     def _run(self, call, x, out, allowed):
-        run, dtype, compute, bias, shape, empty, seconds = call
+        run, kernel, dtype, compute, bias, shape, empty, seconds = call
         if out is None:
             out = empty(shape, dtype)
         else:
@@ -89,7 +93,7 @@ class Operator:
         if x.dtype != compute or not x.flags.aligned:
             x = x.astype(compute)
         y = out if dtype == compute else memory.allocator(shape, compute)(shape, compute)
-        run(x, y, bias, threads.worthwhile(seconds, allowed))
+        run(kernel, x, y, bias, threads.worthwhile(seconds, allowed))
         if y is not out:
             out[...] = y
         return out
@@ -125,19 +129,25 @@ class Operator:
         short = plan.is_short(_runtime.machine().tuning.batch, batch, steps)
         kernel, bias = self._kernel(compute, allowed, channels_last, short)
         if batch == 0:
-            return None, dtype, compute, bias, shape, np.empty, None
-        from .cpu import _tiles
-
-        sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
-        origin = window.origin % kernel.plan.alignment
-        left = window.start + kernel.plan.problem.reach + origin * geometry.stride
+            return None, kernel, dtype, compute, bias, shape, np.empty, None
         large = memory.is_kept(math.prod(shape) * compute.itemsize)
-        tiling = plan.cut(kernel.plan, kernel.machine, left, batch, length, window.length, large)
-        run = _tiles.Run(kernel, tiling, left, batch, length, window.length, origin, sources)
+        key = kernel.plan, kernel.machine, geometry.padding_mode, window, batch, length, large
+        run = _bound.get(key) or _bound.remember(key, self._bind(kernel, window, batch, length, large))
         multiply_adds = batch * steps * self.weight.size * (4 if compute.kind == "c" else 1)
         data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * window.length)
         seconds = threads.estimate(multiply_adds, data_bytes)
-        return run, dtype, compute, bias, shape, memory.allocator(shape, dtype), seconds
+        return run, kernel, dtype, compute, bias, shape, memory.allocator(shape, dtype), seconds
+
+    def _bind(self, kernel, window, batch, length, large):
+        """The kernel's plan for one batch size and input length."""
+        from .cpu import _tiles, plan
+
+        geometry, chosen = self.geometry, kernel.plan
+        sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
+        origin = window.origin % chosen.alignment
+        left = window.start + chosen.problem.reach + origin * geometry.stride
+        tiling = plan.cut(chosen, kernel.machine, left, batch, length, window.length, large)
+        return _tiles.Run(chosen, geometry.groups, tiling, left, batch, length, window.length, origin, sources)
 
     def __reduce__(self):
         # packed weights are made again where the operator is used next

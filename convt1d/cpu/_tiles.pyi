@@ -25,7 +25,8 @@ class Kernel:
 class Run:
     def __init__(
         self,
-        kernel: Kernel,
+        plan: Plan,
+        groups: int,
         tiling: Tiling,
         left: int,
         batch: int,
@@ -35,5 +36,10 @@ class Run:
         sources: Sequence[NDArray[np.int64]],
     ) -> None: ...
     def __call__(
-        self, x: NDArray[np.inexact], y: NDArray[np.inexact], bias: NDArray[np.inexact] | None, threads: int
+        self,
+        kernel: Kernel,
+        x: NDArray[np.inexact],
+        y: NDArray[np.inexact],
+        bias: NDArray[np.inexact] | None,
+        threads: int,
     ) -> None: ...
