@@ -28,10 +28,12 @@ convolution of its own::
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .padding import MODES as padding_modes
 
@@ -55,6 +57,8 @@ SETTINGS = ("stride", "padding", "output_padding", "groups", "dilation", "paddin
 #: The most input steps that a kernel takes as one column (`Plan.alignment` in cpu/plan.py), and the most residue
 #: classes within which it pairs samples (`Plan.residues`).
 ALIGNMENT, MOST_RESIDUES = 2, 256
+_Check = TypeVar("_Check", bound=Callable[..., Any])
+_PLAIN = frozenset((int, str))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +236,19 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def remembered(check: _Check) -> _Check:
+    """The same, remembering its last results for arguments that are plain ints and strings: 1 us instead of 15."""
+    cached = functools.lru_cache(256)(check)
+
+    @functools.wraps(check)
+    def checked(*args: Any, **kwargs: Any) -> Any:
+        plain = _PLAIN.issuperset(map(type, args)) and _PLAIN.issuperset(map(type, kwargs.values()))
+        return (cached if plain else check)(*args, **kwargs)
+
+    return cast("_Check", checked)
+
+
+@remembered
 def check(
     in_channels: Any,
     out_channels: Any,
@@ -270,6 +287,7 @@ def check(
     )
 
 
+@remembered
 def check_convolution(
     in_channels: Any,
     out_channels: Any,

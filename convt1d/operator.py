@@ -48,6 +48,10 @@ class Pointwise(NamedTuple):
         return Pointwise(before, after, None if add is None else arrays.as_array("add", add))
 
 
+# Plans bound to lengths and batch sizes: operators with other weights use them again.
+_bound = Calls()
+
+
 class Operator:
     """A geometry, transposed or not, with its weights, packed once per compute type: what functions and layer run."""
 
@@ -113,7 +117,7 @@ class Operator:
         return self._run(call, x, out, allowed)
 
     def _run(self, call, x, out, allowed, pointwise=None):
-        run, dtype, compute, bias, shape, empty, seconds = call
+        run, kernel, dtype, compute, bias, shape, empty, seconds = call
         if pointwise is not None:
             self._check_pointwise(pointwise, dtype, shape, out)
         if out is None:
@@ -125,10 +129,11 @@ class Operator:
         if x.dtype != compute or not x.flags.aligned:
             x = x.astype(compute)
         y = out if dtype == compute else memory.allocator(shape, compute)(shape, compute)
+        n = threads.worthwhile(seconds, allowed)
         if pointwise is None:
-            run(x, y, bias, threads.worthwhile(seconds, allowed))
+            run(kernel, x, y, bias, n)
         else:
-            _run_pointwise(run, x, y, bias, threads.worthwhile(seconds, allowed), *pointwise)
+            _run_pointwise(run, kernel, x, y, bias, n, *pointwise)
         if y is not out:
             out[...] = y
         return out
@@ -174,19 +179,25 @@ class Operator:
         short = plan.is_short(_runtime.machine().tuning.batch, batch, steps)
         kernel, bias = self._kernel(compute, allowed, channels_last, short)
         if batch == 0:
-            return None, dtype, compute, bias, shape, np.empty, None
-        from .cpu import _tiles
-
-        sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
-        origin = window.origin % kernel.plan.repeat
-        left = kernel.plan.left(window.start, origin)
+            return None, kernel, dtype, compute, bias, shape, np.empty, None
         large = memory.is_kept(math.prod(shape) * compute.itemsize)
-        tiling = plan.cut(kernel.plan, kernel.machine, left, batch, length, window.length, large)
-        run = _tiles.Run(kernel, tiling, left, batch, length, window.length, origin, sources)
+        key = kernel.plan, kernel.machine, geometry.padding_mode, window, batch, length, large
+        run = _bound.get(key) or _bound.remember(key, self._bind(kernel, window, batch, length, large))
         multiply_adds = batch * steps * self.weight.size * (4 if compute.kind == "c" else 1)
         data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * window.length)
         seconds = threads.estimate(multiply_adds, data_bytes)
-        return run, dtype, compute, bias, shape, memory.allocator(shape, dtype), seconds
+        return run, kernel, dtype, compute, bias, shape, memory.allocator(shape, dtype), seconds
+
+    def _bind(self, kernel, window, batch, length, large):
+        """The kernel's plan for one batch size and input length."""
+        from .cpu import _tiles, plan
+
+        geometry, chosen = self.geometry, kernel.plan
+        sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
+        origin = window.origin % chosen.repeat
+        left = chosen.left(window.start, origin)
+        tiling = plan.cut(chosen, kernel.machine, left, batch, length, window.length, large)
+        return _tiles.Run(chosen, geometry.groups, tiling, left, batch, length, window.length, origin, sources)
 
     def __reduce__(self):
         # packed weights are made again where the operator is used next
@@ -214,7 +225,7 @@ class Operator:
         return found
 
 
-def _run_pointwise(run, x, y, bias, n, before, after, add):
+def _run_pointwise(run, kernel, x, y, bias, n, before, after, add):
     """One pass where the plan allows it, else passes over x and y of their own: the same bits."""
     if before is not None and not run.can_activate:
         activated = np.empty(x.shape, x.dtype)
@@ -223,9 +234,9 @@ def _run_pointwise(run, x, y, bias, n, before, after, add):
     if add is not None:
         add = np.ascontiguousarray(add, y.dtype)
     if run.can_finish:
-        run(x, y, bias, n, before, after, add)
+        run(kernel, x, y, bias, n, before, after, add)
         return
-    run(x, y, bias, n, before)
+    run(kernel, x, y, bias, n, before)
     if after is not None and run.channels_last:
         channels = np.ascontiguousarray(y.swapaxes(-1, -2))
         after.apply(channels, channels, n)

@@ -29,7 +29,8 @@ class Run:
     channels_last: bool
     def __init__(
         self,
-        kernel: Kernel,
+        plan: Plan,
+        groups: int,
         tiling: Tiling,
         left: int,
         batch: int,
@@ -40,6 +41,7 @@ class Run:
     ) -> None: ...
     def __call__(
         self,
+        kernel: Kernel,
         x: NDArray[np.inexact],
         y: NDArray[np.inexact],
         bias: NDArray[np.inexact] | None,

@@ -33,6 +33,7 @@ from convt1d.cpu.kernels cimport direct, fused, fused_winograd, gemm, winograd
 
 import numpy as np
 
+from convt1d import memory
 from convt1d.cpu import _runtime
 
 cdef Ops _ops[5][2]
@@ -283,6 +284,7 @@ cdef class Kernel:
     cdef Layer layer
     cdef readonly object plan, machine
     cdef object packed, keep        # keep: arrays that pointers in `layer` point into
+    cdef const void *weights        # of `packed`
     cdef bint double_precision
 
     def __cinit__(self):
@@ -311,9 +313,12 @@ cdef class Kernel:
         layer.memory.few_samples = machine.tuning.load.few_samples
         layer.memory.x_two_channels = machine.tuning.memory.x_two_channels
         if other is not None:
-            self.packed, layer.form = other.packed, other.layer.form
+            self.packed, self.weights, layer.form = other.packed, other.weights, other.layer.form
             return
-        self.packed = _runtime.aligned(groups * layer.group_size, np.float64 if self.double_precision else np.float32)
+        shape = (groups * layer.group_size,)
+        dtype = np.dtype(np.float64 if self.double_precision else np.float32)
+        kept = memory.is_kept(shape[0] * dtype.itemsize)
+        self.packed = memory.allocator(shape, dtype)(shape, dtype) if kept else _runtime.aligned(shape[0], dtype)
         if self.double_precision:
             self._pack[double](weight, threads, 0)
         else:
@@ -384,17 +389,19 @@ cdef class Kernel:
                 for item in prange(items * parts, num_threads=threads, schedule="dynamic"):
                     forms += pack_item[real](layer, &weights, group, rows, item, parts, step, steps, &packed[0])
             layer.form = forms > 0
+            self.weights = &packed[0]
         finally:
             PyBuffer_Release(&buffer)
             free(rows)
 
 
 cdef class Run:
-    """A kernel bound to one input length and batch size; call it with arrays.
+    """A plan bound to one input length and batch size; call it with packed weights and arrays.
 
     Parameters
     ----------
-    kernel : Kernel
+    plan : plan.Plan
+    groups : int
     tiling : plan.Tiling
     left : int
         Output position of the first sample to compute.
@@ -405,7 +412,7 @@ cdef class Run:
         As from `padding.halo_sources`.
     """
 
-    cdef Kernel kernel
+    cdef object plan
     cdef Call call
     cdef object keep        # arrays that pointers in `call` point into
     cdef Py_ssize_t items
@@ -420,16 +427,14 @@ cdef class Run:
     def __dealloc__(self):
         free(self.call.output.entries)
 
-    def __init__(self, Kernel kernel, tiling, Py_ssize_t left, Py_ssize_t batch, Py_ssize_t length,
+    def __init__(self, plan, Py_ssize_t groups, tiling, Py_ssize_t left, Py_ssize_t batch, Py_ssize_t length,
                  Py_ssize_t out_length, Py_ssize_t origin, sources):
         cdef Call *call = &self.call
         cdef const int64_t[::1] before = sources[0]
         cdef const int64_t[::1] after = sources[1]
-        cdef const unsigned char[::1] raw = kernel.packed.view(np.uint8)
-        self.kernel = kernel
+        self.plan = plan
         self.keep = sources
-        self.leaves_gaps = not kernel.plan.problem.filled
-        call.weights = &raw[0]
+        self.leaves_gaps = not plan.problem.filled
         call.origin = origin
         call.x.length, call.x.hl, call.x.hr = length, before.shape[0], after.shape[0]
         call.x.before = &before[0] if call.x.hl else NULL
@@ -437,32 +442,31 @@ cdef class Run:
         call.cut.batch, call.cut.first, call.cut.columns = batch, tiling.first, tiling.columns
         call.cut.history, call.cut.tile, call.cut.tiles = tiling.history, tiling.tile, tiling.tiles
         call.cut.edge, call.cut.ldx, call.cut.ldc = tiling.edge, tiling.ldx, tiling.ldc
-        call.cut.unit, call.cut.merged = kernel.plan.tile.unit, tiling.merged
+        call.cut.unit, call.cut.merged = plan.tile.unit, tiling.merged
         call.cut.nontemporal = tiling.nontemporal
         call.room.columns, call.room.sources = tiling.workspace.columns, tiling.workspace.sources
         call.room.bias, call.room.row = tiling.workspace.bias, tiling.workspace.row
-        call.output.length = out_length * kernel.layer.shape.parts
-        call.output.left = left * kernel.layer.shape.parts
+        call.output.length = out_length * <Py_ssize_t>plan.problem.parts
+        call.output.left = left * <Py_ssize_t>plan.problem.parts
         self._entries()
-        packing, columns = kernel.plan.packing, kernel.plan.columns
-        self.can_activate = packing.piece_channels >= kernel.layer.shape.channels and packing.piece_taps >= packing.taps
-        self.channels_last = kernel.layer.shape.channels_last
-        stretches = call.output.aligned or kernel.layer.shape.residues > 1
+        packing, columns = plan.packing, plan.columns
+        self.can_activate = packing.piece_channels >= plan.problem.channels and packing.piece_taps >= packing.taps
+        self.channels_last = plan.problem.channels_last
+        stretches = call.output.aligned or plan.residues > 1
         self.can_finish = (stretches and not self.leaves_gaps and not self.channels_last
-                           and columns.chunk == kernel.plan.problem.count)
-        self.items = (1 if call.cut.merged else batch) * kernel.layer.shape.groups * call.cut.tiles
+                           and columns.chunk == plan.problem.count)
+        self.items = (1 if call.cut.merged else batch) * groups * call.cut.tiles
 
     cdef _entries(self):
         """Where each entry's columns lie in the output, and for which columns all of them lie inside it."""
-        cdef Layer *layer = &self.kernel.layer
-        columns, output = self.kernel.plan.columns, &self.call.output
+        columns, output = self.plan.columns, &self.call.output
         cdef const int64_t[::1] positions = columns.position
         cdef const int64_t[::1] branches = columns.branch
         cdef const int64_t[::1] steps = columns.step
-        cdef Py_ssize_t width = layer.shape.residues, S = layer.shape.stride * width, e
+        cdef Py_ssize_t width = self.plan.residues, S = self.plan.problem.stride * self.plan.alignment * width, e
         cdef Entry *entry
         output.nentries = positions.shape[0]
-        output.aligned = layer.shape.consecutive
+        output.aligned = columns.consecutive
         output.entries = <Entry *>malloc(positions.shape[0] * sizeof(Entry))
         if output.entries == NULL:
             raise MemoryError("no memory for the table of entries")
@@ -476,27 +480,28 @@ cdef class Run:
             output.first_inside = max(output.first_inside, entry.first) if e else entry.first
             output.last_inside = min(output.last_inside, entry.last) if e else entry.last
 
-    def __call__(self, x, y, bias, int threads, before=None, after=None, add=None):
+    def __call__(self, Kernel kernel, x, y, bias, int threads, before=None, after=None, add=None):
         """Fill y, C-contiguous in the plan's layout, from x (N, C_in, L), any strides; both of the compute type.
 
-        bias: C-contiguous or None. before: an Activation of x, only if `can_activate`; after and add: an Activation of
-        y, and what is added to it, laid out as y, only if `can_finish`.
+        kernel: packed with the same plan. bias: C-contiguous or None. before: an Activation of x, only if
+        `can_activate`; after and add: an Activation of y, and what is added to it, laid out as y, only if `can_finish`.
         """
         cdef Call call = self.call          # one copy a caller: calls may run side by side
-        cdef Layer *layer = &self.kernel.layer
+        cdef Layer *layer = &kernel.layer
         cdef Py_buffer xb, yb, bb
         cdef double identity = 0
-        cdef Py_ssize_t size = 8 if self.kernel.double_precision else 4
+        cdef Py_ssize_t size = 8 if kernel.double_precision else 4
         cdef Py_ssize_t items = self.items
         cdef void *workspaces[MOST_THREADS]
         cdef int i, taken = 0
-        cdef bint double_precision = self.kernel.double_precision
+        cdef bint double_precision = kernel.double_precision
         cdef RegionTimer timer
         call.before, call.output.after = activation_of(before, &identity), activation_of(after, &identity)
         call.output.add = NULL
         if after is not None or add is not None:
             call.cut.nontemporal = False        # y is read again
         threads = max(1, min(threads, MOST_THREADS))
+        call.weights = kernel.weights
         call.blocks_per_item, call.block_groups = layer.nblocks, 1
         if threads > 1:
             # several work items a thread, so that a disturbed core does not hold up the call
