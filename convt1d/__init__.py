@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
-"""Fast 1-D transposed convolution for NumPy.
+"""Fast 1-D transposed convolutions and convolutions for NumPy, and whole audio decoders made of them.
 
 How a call flows, and where things live::
 
-    conv_transpose1d(x, weight, ...)  conv1d(...)             ConvTranspose1d(...)(x)
-      functional.py                                             layer.py, initialize.py (first weights)
+    conv_transpose1d(x, weight, ...)  conv1d(...)             ConvTranspose1d(...)(x)      Conv1d(...)(x)
+      functional.py                                             layer.py                     conv.py
           \\                                                      /
            operator.Operator: the pipeline on one page  ---------
                 |
@@ -16,12 +16,13 @@ How a call flows, and where things live::
                 |  padding.py       padding mode -> which samples lie outside the input    (index maps)
                 |  threads.py       workers -> threads
                 v
-    kernel      |  cpu/_tiles.pyx   pack the weights once; for each tile, weight block and piece: load -> run
+    kernel      |  cpu/_tiles.pyx   pack the weights once; for each tile, weight block and piece: load -> run -> finish
                 |                     direct           sums in registers -> columns -> interleave
                 |                     gemm             the same by BLAS
                 |                     fused            sums and interleave in registers
                 |                     winograd         three products for two columns of two taps -> interleave
                 |                     fused_winograd   these and the interleave in registers
+                |                   load applies an activation to x; finish one to y, and adds a residual
                 |                   cpu/__init__.py maps the folder and explains its words
                 v
     output      y (N, C_out, L_out)      memory.py   where a large new one lies
@@ -33,7 +34,11 @@ How a call flows, and where things live::
                       grad_weight   cpu/gradient.py, cpu/_correlate.pyx
                       grad_bias     a sum
 
-    stream.py   ConvTranspose1dStream(layer): the same on a signal that arrives in chunks
+    chain.py        Chain(...), Sum(...): layers one after the other and side by side, whole signals and streams of them
+    activations.py  Snake(alpha), LeakyReLU(slope), ...: alone, or in a layer's pass
+    stream.py       ConvTranspose1dStream(layer): the same on a signal that arrives in chunks     buffer.py  its samples
+    conv_stream.py  Conv1dStream(layer)
+    initialize.py   first weights
     fit.py   weights from examples: sums over them, one small linear system per branch (layer.fit, layer.partial_fit)
     weights.py   weights from torch, ONNX, Keras, JAX and files -> a layer, and back: what each system means
     files.py     files from anyone, opened with care         onnx.py   the operator for ONNX' evaluator
@@ -46,6 +51,10 @@ How a call flows, and where things live::
 CONTRIBUTING.md lists the places of a new kernel, instruction set, padding mode, epilogue or check.
 """
 
+from . import activations
+from .chain import Chain, Sum
+from .conv import Conv1d
+from .conv_stream import Conv1dStream
 from .functional import conv1d, conv_transpose1d, conv_transpose1d_backward
 from .geometry import output_length
 from .layer import ConvTranspose1d
@@ -54,8 +63,13 @@ from .stream import ConvTranspose1dStream
 __version__ = "0.1.0"
 
 __all__ = [
+    "Chain",
+    "Conv1d",
+    "Conv1dStream",
     "ConvTranspose1d",
     "ConvTranspose1dStream",
+    "Sum",
+    "activations",
     "conv1d",
     "conv_transpose1d",
     "conv_transpose1d_backward",

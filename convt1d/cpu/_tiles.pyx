@@ -6,6 +6,7 @@
     load      x[c, i - step*m]  ->  tile of x      only edge tiles see the padding mode's sources; a convolution's
                                                    strided input is split into its residue classes, one row each
     run       weights^T x tile  ->  y              as the kernel does it (kernels/*.pxd)
+    finish    after(y) + add    ->  y              an activation and a residual, where a call has them
 
 Tiles, weight blocks, groups and samples are independent: any order, any number of threads, the same bits.
 The loop knows no kernel: it calls the three functions of `Ops`. Everything here assumes checked arguments.
@@ -18,6 +19,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
+from convt1d.cpu._finish cimport finish_block
 from convt1d.cpu._load cimport floor_div
 from convt1d.cpu._microkernels cimport Prefetch, end_nontemporal_stores, real
 from convt1d.cpu._pack cimport find_rows
@@ -26,7 +28,7 @@ from convt1d.cpu._runtime cimport (
     MOST_THREADS, SHARE_PARTS, RegionTimer, Shares, add_items, begin_region, finish_region, give_workspace,
     microkernels_for, next_part, share_out, take_workspace, team,
 )
-from convt1d.cpu._tile cimport Block, Call, Entry, Layer, Ops, Row, Tile, Weights
+from convt1d.cpu._tile cimport Activation, Block, Call, Entry, Layer, Ops, Row, Tile, Weights
 from convt1d.cpu.kernels cimport direct, fused, fused_winograd, gemm, winograd
 
 import numpy as np
@@ -98,12 +100,12 @@ cdef inline Prefetch prefetch_for(const Layer *layer, const Call *call, const Ti
     `origin`: where column 0 of x lies. `single`: all of x is loaded in one piece.
     """
     cdef Prefetch prefetch
-    cdef Py_ssize_t ldx = call.x.sc if inside else call.cut.ldx, rows = layer.microkernels.rows_ahead
+    cdef Py_ssize_t ldx = call.x.sc if inside else call.cut.ldx, rows = layer.microkernels.sizes.rows_ahead
     cdef Py_ssize_t outputs = call.cut.batch * layer.shape.groups * layer.shape.outputs
     prefetch.y_lines.rows = prefetch.x_ahead = prefetch.y_ahead = 0
     if outputs * call.output.length * <Py_ssize_t>sizeof(real) > layer.memory.y_stays:
         prefetch.y_ahead = layer.memory.y_ahead // <Py_ssize_t>sizeof(real)
-    prefetch.weights_ahead = layer.microkernels.weights_ahead
+    prefetch.weights_ahead = layer.microkernels.sizes.weights_ahead
     prefetch.nontemporal = call.cut.nontemporal
     prefetch.x_two_channels = layer.memory.x_two_channels
     if call.in_place == PARTS:
@@ -140,6 +142,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Tile *tile, Py_ssize_t 
                                + layer.input_rows.offsets[0])
     cdef bint single = layer.piece_taps >= taps and layer.piece_channels >= channels
     cdef bint is_loaded = not inside and loaded.f0 == tile.f0
+    cdef bint finishes = call.output.after.kind != 0 or call.output.add != NULL
     tile.prefetch = prefetch_for[real](layer, call, tile, inside, single, origin, workspace)
     tile.x, tile.ldx, tile.form = workspace, call.x.sc if inside else call.cut.ldx, loaded.form
     for b in range(b0, b1):
@@ -165,6 +168,8 @@ cdef void run_tile(const Layer *layer, const Call *call, Tile *tile, Py_ssize_t 
                     if tile.piece.c1 == channels:       # the next tile
                         tile.prefetch.next_tile = call.cut.tile - tile.piece.c0 * tile.ldx
                 layer.ops.run(layer, call, &layer.blocks[b], tile, weights)
+                if finishes and tile.piece.last:
+                    finish_block[real](layer, call, &layer.blocks[b], tile, 0)
                 tile.piece.c0 = tile.piece.c1
             tile.piece.m0 = tile.piece.m1
     if not inside:
@@ -216,7 +221,7 @@ cdef int in_place(const Layer *layer, const Call *call, Py_ssize_t size) noexcep
     uses only its row's length in every so many bytes.
     """
     cdef Py_ssize_t distance = call.x.sc * size, row = call.cut.tile * size
-    if call.x.sl != 1 or call.cut.merged or layer.in_place == NEVER:
+    if call.x.sl != 1 or call.cut.merged or layer.in_place == NEVER or call.before.kind:
         return NEVER
     if layer.in_place == PARTS:
         return PARTS        # each sample is read about once
@@ -224,6 +229,18 @@ cdef int in_place(const Layer *layer, const Call *call, Py_ssize_t size) noexcep
     if layer.shape.channels * row > 512 * 1024 or layer.shape.channels * distance > 512 * 1024 and row < distance:
         return NEVER
     return layer.in_place
+
+
+cdef Activation activation_of(activation, const double *identity):
+    """An `activations.Activation`, or None, whose parameters the caller holds."""
+    cdef Activation found
+    cdef const double[::1] a
+    cdef const double[::1] b
+    found.kind, found.next, found.a, found.b = 0, 0, identity, identity
+    if activation is not None:
+        a, b = activation.a, activation.b
+        found.kind, found.next, found.a, found.b = activation.kind, a.shape[0] > 1, &a[0], &b[0]
+    return found
 
 
 # ---- packed weights ---------------------------------------------------------------------------------------
@@ -311,7 +328,7 @@ cdef class Kernel:
         problem, layer = self.plan.problem, &self.layer
         layer.shape.parts, layer.shape.channels = problem.parts, problem.channels
         layer.shape.outputs, layer.shape.groups = problem.outputs, groups
-        layer.shape.alignment = self.plan.alignment
+        layer.shape.alignment, layer.shape.residues = self.plan.alignment, self.plan.residues
         layer.shape.stride = problem.stride * self.plan.alignment
         layer.shape.taps, layer.shape.step, layer.shape.period = self.plan.packing.taps, problem.step, problem.period
         layer.shape.correlates, layer.shape.channels_last = problem.correlates, problem.channels_last
@@ -390,7 +407,7 @@ cdef class Run:
         Output position of the first sample to compute.
     batch, length, out_length : int
     origin : int
-        Input steps of the first column that lie before x; less than the plan's `alignment`.
+        Input steps of the first column, or set of them, that lie before x; less than the plan's `repeat`.
     sources : tuple of ndarray
         As from `padding.halo_sources`.
     """
@@ -400,6 +417,9 @@ cdef class Run:
     cdef object keep        # arrays that pointers in `call` point into
     cdef Py_ssize_t items
     cdef bint leaves_gaps       # some output positions belong to no tap
+    cdef readonly bint can_activate     # x by `before`: it is loaded in one piece
+    cdef readonly bint channels_last    # y is (N, L_out, C_out)
+    cdef readonly bint can_finish       # y by `after` and `add`: a block's y in a tile is one stretch of each row
 
     def __cinit__(self):
         self.call.output.entries = NULL
@@ -429,6 +449,12 @@ cdef class Run:
         call.output.length = out_length * <Py_ssize_t>plan.problem.parts
         call.output.left = left * <Py_ssize_t>plan.problem.parts
         self._entries()
+        packing, columns = plan.packing, plan.columns
+        self.can_activate = packing.piece_channels >= plan.problem.channels and packing.piece_taps >= packing.taps
+        self.channels_last = plan.problem.channels_last
+        stretches = call.output.aligned or plan.residues > 1
+        self.can_finish = (stretches and not self.leaves_gaps and not self.channels_last
+                           and columns.chunk == plan.problem.count)
         self.items = (1 if call.cut.merged else batch) * groups * call.cut.tiles
 
     cdef _entries(self):
@@ -437,7 +463,7 @@ cdef class Run:
         cdef const int64_t[::1] positions = columns.position
         cdef const int64_t[::1] branches = columns.branch
         cdef const int64_t[::1] steps = columns.step
-        cdef Py_ssize_t S = self.plan.problem.stride * self.plan.alignment, e
+        cdef Py_ssize_t width = self.plan.residues, S = self.plan.problem.stride * self.plan.alignment * width, e
         cdef Entry *entry
         output.nentries = positions.shape[0]
         output.aligned = columns.consecutive
@@ -448,26 +474,32 @@ cdef class Run:
             entry = &output.entries[e]
             entry.branch, entry.step = branches[e], steps[e]
             entry.phase, entry.shift = positions[e] % S, positions[e] // S
-            entry.first = -floor_div(entry.phase - output.left, S)
+            entry.first = -floor_div(entry.phase + width - 1 - output.left, S)
             entry.last = floor_div(output.left + output.length - 1 - entry.phase, S) + 1
             output.aligned = output.aligned and entry.shift == 0
             output.first_inside = max(output.first_inside, entry.first) if e else entry.first
             output.last_inside = min(output.last_inside, entry.last) if e else entry.last
 
-    def __call__(self, Kernel kernel, x, y, bias, int threads):
+    def __call__(self, Kernel kernel, x, y, bias, int threads, before=None, after=None, add=None):
         """Fill y, C-contiguous in the plan's layout, from x (N, C_in, L), any strides; both of the compute type.
 
-        kernel: packed with the same plan. bias: C-contiguous or None.
+        kernel: packed with the same plan. bias: C-contiguous or None. before: an Activation of x, only if `can_activate`;
+        after and add: an Activation of y, and what is added to it, laid out as y, only if `can_finish`.
         """
         cdef Call call = self.call          # one copy a caller: calls may run side by side
         cdef Layer *layer = &kernel.layer
         cdef Py_buffer xb, yb, bb
+        cdef double identity = 0
         cdef Py_ssize_t size = 8 if kernel.double_precision else 4
         cdef Py_ssize_t items = self.items
         cdef void *workspaces[MOST_THREADS]
         cdef int i, taken = 0
         cdef bint double_precision = kernel.double_precision
         cdef RegionTimer timer
+        call.before, call.output.after = activation_of(before, &identity), activation_of(after, &identity)
+        call.output.add = NULL
+        if after is not None or add is not None:
+            call.cut.nontemporal = False        # y is read again
         threads = max(1, min(threads, MOST_THREADS))
         call.weights = kernel.weights
         call.blocks_per_item, call.block_groups = layer.nblocks, 1
@@ -491,6 +523,10 @@ cdef class Run:
                     PyObject_GetBuffer(bias, &bb, PyBUF_STRIDED_RO)
                     call.output.bias = bb.buf
                     PyBuffer_Release(&bb)       # the caller holds it
+                if add is not None:
+                    PyObject_GetBuffer(add, &bb, PyBUF_STRIDED_RO)
+                    call.output.add = bb.buf
+                    PyBuffer_Release(&bb)
                 threads = team(threads)
                 try:
                     while taken < threads:

@@ -43,7 +43,7 @@ cdef inline void pack_rows(const Layer *layer, const Weights *weights, const Row
     """Channels c0 .. c1-1 of a piece of the channels first .. past-1."""
     cdef Py_ssize_t r = 0, width, depth = pairs(layer, first, past, m0, m1), before = pairs(layer, first, c0, m0, m1)
     while r < rows and m0 < m1:
-        width = direct_block(layer.microkernels.rows, rows - r)
+        width = direct_block(layer.microkernels.sizes.rows, rows - r)
         gather[real](layer, weights, row + r, width, c0, c1, m0, m1, layer.shape.taps, out + r * depth + width * before,
                      width * depth)
         r += width

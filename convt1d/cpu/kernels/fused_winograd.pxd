@@ -22,7 +22,7 @@ cdef inline int pack(const Layer *layer, const Block *block, const Weights *weig
     cdef Py_ssize_t channels = layer.shape.channels, r = 0, width, p
     cdef bint ordinary = True
     while r < block.rows:
-        width = block.branches * fused_block(layer.microkernels.rows, <int>block.branches,
+        width = block.branches * fused_block(layer.microkernels.sizes.rows, <int>block.branches,
                                              (block.rows - r) // block.branches, channels)
         for p in range(layer.shape.taps):
             ordinary &= winograd.pack_pairs[real](layer, weights, row + r, width, c0, c1, p, p + 1, 3 * width, width,
