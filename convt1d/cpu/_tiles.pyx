@@ -483,8 +483,8 @@ cdef class Run:
     def __call__(self, Kernel kernel, x, y, bias, int threads, before=None, after=None, add=None):
         """Fill y, C-contiguous in the plan's layout, from x (N, C_in, L), any strides; both of the compute type.
 
-        kernel: packed with the same plan. bias: C-contiguous or None. before: an Activation of x, only if `can_activate`;
-        after and add: an Activation of y, and what is added to it, laid out as y, only if `can_finish`.
+        kernel: packed with the same plan. bias: C-contiguous or None. before: an Activation of x, only if
+        `can_activate`; after and add: an Activation of y, and what is added to it, laid out as y, only if `can_finish`.
         """
         cdef Call call = self.call          # one copy a caller: calls may run side by side
         cdef Layer *layer = &kernel.layer
