@@ -104,7 +104,7 @@ def conv_transpose1d(
 
     The cost is ``N C_in (C_out / groups) K L`` multiply-adds, whatever the stride: no products with the zeros
     between the samples. Besides the output a call needs 2 MiB a thread, and a packed copy of the weights. The memory of
-    outputs above 32 MiB that are no longer used, at most 256 MiB of it, is kept for the next ones;
+    outputs and packed weights above 32 MiB that are no longer used, at most 256 MiB of it, is kept for the next ones;
     `convt1d.threads.release_workspaces` gives it back.
     Results are the same bits for any number of workers; on another CPU or version the last bits may differ. A
     sample gives the same bits alone and in a batch if L > 64.

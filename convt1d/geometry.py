@@ -54,11 +54,12 @@ _LONGEST = 2**62
 #: A layer's settings beside its sizes; a .npz file may hold them beside the weights, `convt1d apply` takes them.
 SETTINGS = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
 
+_Check = TypeVar("_Check", bound=Callable[..., Any])
+_PLAIN = frozenset((int, str))
+
 #: The most input steps that a kernel takes as one column (`Plan.alignment` in cpu/plan.py), and the most residue
 #: classes within which it pairs samples (`Plan.residues`).
 ALIGNMENT, MOST_RESIDUES = 2, 256
-_Check = TypeVar("_Check", bound=Callable[..., Any])
-_PLAIN = frozenset((int, str))
 
 
 @dataclass(frozen=True, slots=True)

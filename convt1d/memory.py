@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Memory of large new outputs, kept for the next one.
+"""Memory of large new outputs and packed weights, kept for the next ones.
 
 The C library gives blocks above some size back to the system at once, and the system clears the pages of the next:
 64 MiB took 13 ms, twice as long as a depthwise layer takes to fill them (a Zen 4 under a hypervisor, 2026-11). So the

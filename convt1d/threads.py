@@ -75,7 +75,8 @@ def report_wait(own: float, waited: float, share: float) -> None:
 def release_workspaces() -> int:
     """Give the threads' workspaces (2 MiB each, kept from call to call) back to the system.
 
-    And the memory of large outputs that are no longer used, which is kept for the next ones (at most 256 MiB).
+    And the memory of large outputs and packed weights that are no longer used, which is kept for the next ones (at most
+    256 MiB).
 
     Returns
     -------

@@ -34,18 +34,18 @@ cdef struct Ops:
     load_function load
     run_function run
 
-cdef struct Activation:        # of `Microkernels.activate`
-    int kind                   # 0: the identity
-    const double *a            # its parameters: one of each, or one for each channel
-    const double *b
-    Py_ssize_t next            # from a channel's parameters to the next channel's: 0 or 1
-
 cdef struct Weights:           # w[c, o, k] of one group, of any strides
     const void *w
     Py_ssize_t channel, output, tap     # strides, in real numbers
 
 cdef struct Row:               # what a row of columns adds to the place of its weights
     Py_ssize_t re, im          # for a real channel, or the real part of a complex one; for the imaginary part
+
+cdef struct Activation:        # of `Microkernels.activate`
+    int kind                   # 0: the identity
+    const double *a            # its parameters: one of each, or one for each channel
+    const double *b
+    Py_ssize_t next            # from a channel's parameters to the next channel's: 0 or 1
 
 cdef struct Block:
     Py_ssize_t output0, outputs
