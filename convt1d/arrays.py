@@ -162,6 +162,11 @@ def leading_dimension(width: int) -> int:
     return ((width + 31) // 16 | 1) * 16
 
 
+def widest_row(most: int) -> int:
+    """The largest width whose `leading_dimension` is at most `most`."""
+    return ((most // 16 - 1) | 1) * 16 - 16
+
+
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, **inputs: Any) -> None:
     """`out` must be writable, C-contiguous, exactly of this shape and type, and apart from the inputs."""
     if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):

@@ -52,8 +52,9 @@ _LONGEST = 2**62
 #: A layer's settings beside its sizes; a .npz file may hold them beside the weights, `convt1d apply` takes them.
 SETTINGS = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
 
-#: The most input steps that a kernel takes as one column (`Plan.alignment` in cpu/plan.py).
-ALIGNMENT = 2
+#: The most input steps that a kernel takes as one column (`Plan.alignment` in cpu/plan.py), and the most residue
+#: classes within which it pairs samples (`Plan.residues`).
+ALIGNMENT, MOST_RESIDUES = 2, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,12 +64,9 @@ class Window:
     start: int  # the first output sample, counted before any crop
     length: int  # how many
     halo: tuple[int, int]  # samples left and right of the input that its padding mode continues it by
-    # Which sample of a longer signal the input begins with; only its residue modulo ALIGNMENT matters. A kernel that
-    # takes samples in pairs takes the same ones whatever part of the signal is given.
+    # Which input step of a longer signal the input begins with; only its residue modulo `alignment` matters. A kernel
+    # that takes samples in pairs takes the same ones whatever part of the signal is given.
     origin: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "origin", self.origin % ALIGNMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,6 +220,12 @@ def branches(geometry: Geometry | ConvGeometry) -> Branches:
         taps=taps,
         long=geometry.kernel_size - (taps - 1) * period,
     )
+
+
+def alignment(geometry: Geometry | ConvGeometry) -> int:
+    """Input steps after which the pairs of samples that any kernel takes repeat."""
+    step = branches(geometry).step
+    return ALIGNMENT * step if step <= MOST_RESIDUES else ALIGNMENT
 
 
 def ceil_div(a: int, b: int) -> int:

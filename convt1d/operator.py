@@ -12,7 +12,7 @@ import numpy as np
 from . import arrays, cuda, memory, padding, threads
 from . import geometry as geometry_module
 from .activations import Activation, as_activation
-from .geometry import ALIGNMENT, ConvGeometry, Geometry, Window
+from .geometry import ConvGeometry, Geometry, Window
 
 if TYPE_CHECKING:
     from .cuda.operator import DeviceOperator
@@ -55,6 +55,7 @@ class Operator:
         self.geometry = geometry
         self.weight = weight
         self.bias = bias
+        self._alignment = geometry_module.alignment(geometry)
         self._kernels: dict = {}
         self._calls = Calls()
         self._on_device: Any = None
@@ -84,10 +85,10 @@ class Operator:
                 return interchange.run(self.on_device(), x, output_size, out, precision)
             x = arrays.as_array("x", x, (2, 3))
         output_padding = None if output_size is None else self._output_padding(x, output_size, channels_last)
-        key = (x.dtype, x.shape, output_padding, channels_last, origin % ALIGNMENT)
+        key = (x.dtype, x.shape, output_padding, channels_last, origin % self._alignment)
         call = self._calls.get(key)
         if call is None:
-            window = replace(self._window(x, output_padding, channels_last), origin=origin)
+            window = replace(self._window(x, output_padding, channels_last), origin=origin % self._alignment)
             call = self._calls.remember(key, self._prepare(x, window, allowed, channels_last))
         return self._run(call, x.swapaxes(-1, -2) if channels_last else x, out, allowed, pointwise)
 
@@ -177,9 +178,8 @@ class Operator:
         from .cpu import _tiles
 
         sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
-        origin = window.origin % kernel.plan.alignment
-        problem = kernel.plan.problem
-        left = window.start + problem.reach + origin * (problem.stride // problem.parts)
+        origin = window.origin % kernel.plan.repeat
+        left = kernel.plan.left(window.start, origin)
         large = memory.is_kept(math.prod(shape) * compute.itemsize)
         tiling = plan.cut(kernel.plan, kernel.machine, left, batch, length, window.length, large)
         run = _tiles.Run(kernel, tiling, left, batch, length, window.length, origin, sources)

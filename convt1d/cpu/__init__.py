@@ -45,6 +45,7 @@ piece               channels and taps of x that the workspace holds at a time
 plane               one of the rows of the tile that a row of x becomes: 1, or 3 to 4 for Winograd's products
 tile                the columns that a thread computes at a time
 work item           a tile of one sample and group, for some of the weight blocks
+set of columns      those of one pair of samples in each residue class of a dilated layer, which stand side by side
 workspace           2 MiB of a thread: the tile of x, its columns, and a pointer and a bias for each row
 """
 

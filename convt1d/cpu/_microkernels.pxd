@@ -18,9 +18,12 @@ cdef extern from "microkernels.h" nogil:
         OutputLines y_lines
         bint x_two_channels, nontemporal
 
-    ctypedef struct Microkernels:
+    ctypedef struct Sizes:
         int rows, vectors, bytes
         Py_ssize_t rows_ahead, weights_ahead
+
+    ctypedef struct Microkernels:
+        Sizes sizes
         void (*direct)(const void *x, Py_ssize_t ldx, const void *w, void *c, Py_ssize_t ldc, const Sum *sum,
                        Py_ssize_t rows, Py_ssize_t n, const void *start, bint add, Prefetch *prefetch) noexcept nogil
         void (*fused)(const void *x, Py_ssize_t ldx, const void *w, void *y, Py_ssize_t ldy, const Sum *sum,
@@ -38,7 +41,9 @@ cdef extern from "microkernels.h" nogil:
         void (*copy)(void *dst, Py_ssize_t ldd, const void *x, Py_ssize_t ldx, Py_ssize_t rows, Py_ssize_t n,
                      Py_ssize_t ahead) noexcept nogil
         bint (*pair)(void *both, Py_ssize_t ldd, Py_ssize_t plane, const void *x, Py_ssize_t ldx, Py_ssize_t rows,
-                     Py_ssize_t n, bint plain, bint odd_taps) noexcept nogil
+                     Py_ssize_t n, bint plain, bint odd_taps, Py_ssize_t d) noexcept nogil
+        void (*weave)(void *y, const void *even, const void *odd, Py_ssize_t d, Py_ssize_t n,
+                      const void *bias) noexcept nogil
         void (*correlate)(const void **rows, Py_ssize_t stride, Py_ssize_t nrows, const void *x, Py_ssize_t ldx,
                           void *c, Py_ssize_t ldc, Py_ssize_t steps, Py_ssize_t n, Py_ssize_t ahead) noexcept nogil
         void (*dot)(const void *x, const void **rows, Py_ssize_t nrows, void *sums, Py_ssize_t lds,

@@ -52,16 +52,19 @@ cdef struct Block:
     Py_ssize_t long_branches, long_rows  # their rows come first
 
 cdef struct Entry:
-    Py_ssize_t phase, shift    # its column i stands at stride*(i + shift) + phase - left of the output
+    # Its column i stands at stride*(i + shift) + phase - left of the output; the first of a set so, if there are sets,
+    # the others behind it.
+    Py_ssize_t phase, shift
     Py_ssize_t branch, step
     Py_ssize_t first, last     # the q = i + shift whose position is inside the output: first <= q < last
 
 cdef struct Shape:
     Py_ssize_t parts, channels, outputs, groups
-    Py_ssize_t stride          # output positions from one column to the next
+    Py_ssize_t stride          # output positions of a column; of sets of them, on average
     Py_ssize_t taps            # of a long branch, as the tile loop counts them
     Py_ssize_t step, period
     Py_ssize_t alignment       # input steps of a column
+    Py_ssize_t residues        # columns come in sets of so many, see plan.Plan
     bint correlates            # a convolution: taps count from the last, rows of x are residue classes
     bint channels_last         # of y
     bint consecutive           # the entries of a block, or of each run of it, lie side by side in the output

@@ -95,12 +95,12 @@ cdef inline Prefetch prefetch_for(const Layer *layer, const Call *call, const Ti
     `origin`: where column 0 of x lies. `single`: all of x is loaded in one piece.
     """
     cdef Prefetch prefetch
-    cdef Py_ssize_t ldx = call.x.sc if inside else call.cut.ldx, rows = layer.microkernels.rows_ahead
+    cdef Py_ssize_t ldx = call.x.sc if inside else call.cut.ldx, rows = layer.microkernels.sizes.rows_ahead
     cdef Py_ssize_t outputs = call.cut.batch * layer.shape.groups * layer.shape.outputs
     prefetch.y_lines.rows = prefetch.x_ahead = prefetch.y_ahead = 0
     if outputs * call.output.length * <Py_ssize_t>sizeof(real) > layer.memory.y_stays:
         prefetch.y_ahead = layer.memory.y_ahead // <Py_ssize_t>sizeof(real)
-    prefetch.weights_ahead = layer.microkernels.weights_ahead
+    prefetch.weights_ahead = layer.microkernels.sizes.weights_ahead
     prefetch.nontemporal = call.cut.nontemporal
     prefetch.x_two_channels = layer.memory.x_two_channels
     if call.in_place == PARTS:
@@ -298,7 +298,7 @@ cdef class Kernel:
         problem, layer = self.plan.problem, &self.layer
         layer.shape.parts, layer.shape.channels = problem.parts, problem.channels
         layer.shape.outputs, layer.shape.groups = problem.outputs, groups
-        layer.shape.alignment = self.plan.alignment
+        layer.shape.alignment, layer.shape.residues = self.plan.alignment, self.plan.residues
         layer.shape.stride = problem.stride * self.plan.alignment
         layer.shape.taps, layer.shape.step, layer.shape.period = self.plan.packing.taps, problem.step, problem.period
         layer.shape.correlates, layer.shape.channels_last = problem.correlates, problem.channels_last
@@ -365,7 +365,7 @@ cdef class Run:
         Output position of the first sample to compute.
     batch, length, out_length : int
     origin : int
-        Input steps of the first column that lie before x; less than the plan's `alignment`.
+        Input steps of the first column, or set of them, that lie before x; less than the plan's `repeat`.
     sources : tuple of ndarray
         As from `padding.halo_sources`.
     """
@@ -412,7 +412,8 @@ cdef class Run:
         packing, columns = kernel.plan.packing, kernel.plan.columns
         self.can_activate = packing.piece_channels >= kernel.layer.shape.channels and packing.piece_taps >= packing.taps
         self.channels_last = kernel.layer.shape.channels_last
-        self.can_finish = (call.output.aligned and not self.leaves_gaps and not self.channels_last
+        stretches = call.output.aligned or kernel.layer.shape.residues > 1
+        self.can_finish = (stretches and not self.leaves_gaps and not self.channels_last
                            and columns.chunk == kernel.plan.problem.count)
         self.items = (1 if call.cut.merged else batch) * kernel.layer.shape.groups * call.cut.tiles
 
@@ -423,7 +424,7 @@ cdef class Run:
         cdef const int64_t[::1] positions = columns.position
         cdef const int64_t[::1] branches = columns.branch
         cdef const int64_t[::1] steps = columns.step
-        cdef Py_ssize_t S = layer.shape.stride, e
+        cdef Py_ssize_t width = layer.shape.residues, S = layer.shape.stride * width, e
         cdef Entry *entry
         output.nentries = positions.shape[0]
         output.aligned = layer.shape.consecutive
@@ -434,7 +435,7 @@ cdef class Run:
             entry = &output.entries[e]
             entry.branch, entry.step = branches[e], steps[e]
             entry.phase, entry.shift = positions[e] % S, positions[e] // S
-            entry.first = -floor_div(entry.phase - output.left, S)
+            entry.first = -floor_div(entry.phase + width - 1 - output.left, S)
             entry.last = floor_div(output.left + output.length - 1 - entry.phase, S) + 1
             output.aligned = output.aligned and entry.shift == 0
             output.first_inside = max(output.first_inside, entry.first) if e else entry.first

@@ -29,7 +29,7 @@ cdef inline int pack(const Layer *layer, const Block *block, const real *w, cons
                 rows = block.long_rows if half == 0 else block.rows - block.long_rows
                 past = m1 if half == 0 else min(m1, taps - 1)
                 while rows > 0 and past > m0:
-                    width = direct_block(layer.microkernels.rows, rows)
+                    width = direct_block(layer.microkernels.sizes.rows, rows)
                     for r in range(width):
                         row[r] = row_at(layer, block, first + r, strides)
                     for c in range(c0, c1):

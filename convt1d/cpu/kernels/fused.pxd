@@ -25,7 +25,7 @@ cdef inline int pack(const Layer *layer, const Block *block, const real *w, cons
     cdef Py_ssize_t common = taps if block.long_branches == block.branches else taps - 1
     cdef Row row[8]
     while o < block.outputs:
-        width = fused_block(layer.microkernels.rows, <int>layer.shape.stride, block.outputs - o, channels)
+        width = fused_block(layer.microkernels.sizes.rows, <int>layer.shape.stride, block.outputs - o, channels)
         for half in range(2):
             rows = block.branches if half == 0 else block.long_branches
             m0 = 0 if half == 0 else common
@@ -85,7 +85,7 @@ cdef inline void store_tile(const Layer *layer, const Call *call, const Block *b
             if start < stop:
                 layer.microkernels.copy(y + start - call.output.left, call.output.length,
                                         edge + part * S + start - (i + within) * S, edge_row, block.outputs,
-                                        stop - start, layer.microkernels.rows_ahead)
+                                        stop - start, layer.microkernels.sizes.rows_ahead)
             part += length
         f += n
 

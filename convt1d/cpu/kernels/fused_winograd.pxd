@@ -25,7 +25,7 @@ cdef inline int pack(const Layer *layer, const Block *block, const real *w, cons
     cdef real b[8]
     cdef real squares = 0
     while first < block.rows:
-        width = block.branches * fused_block(layer.microkernels.rows, <int>block.branches,
+        width = block.branches * fused_block(layer.microkernels.sizes.rows, <int>block.branches,
                                              (block.rows - first) // block.branches, channels)
         for r in range(width):
             row[r] = row_at(layer, block, first + r, strides)

@@ -19,6 +19,8 @@ loaded without differences, and the four products are made from the same packed 
 own: the taps of a long branch.
 """
 
+from libc.string cimport memset
+
 from convt1d.cpu._columns cimport begin_block, end_block
 from convt1d.cpu._rows cimport load_samples
 from convt1d.cpu._microkernels cimport Prefetch, Sum, direct_block, real
@@ -29,6 +31,7 @@ from convt1d.cpu._tile cimport (
 
 cdef enum:
     PLAIN = 1
+    BEYOND = 32     # plan.BEYOND
 
 
 cdef inline Py_ssize_t packed(Py_ssize_t taps) noexcept nogil:
@@ -47,7 +50,7 @@ cdef inline int pack(const Layer *layer, const Block *block, const real *w, cons
             first = 0 if half == 0 else block.long_rows
             rows = block.long_rows if half == 0 else block.rows - block.long_rows
             while rows > 0:
-                width = direct_block(layer.microkernels.rows, rows)
+                width = direct_block(layer.microkernels.sizes.rows, rows)
                 squares += pack_register_block[real](layer, block, w, strides, c0, c1, taps, first, width, out)
                 out += (c1 - c0) * packed(taps) * width
                 first += width
@@ -94,17 +97,20 @@ cdef inline real pack_pair(const real *a, const real *b, Py_ssize_t width, Py_ss
 
 cdef inline int load(const Layer *layer, const Call *call, const Activation *before, const real *x, Py_ssize_t c0,
                      Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, real *dst, real *row, int form) noexcept nogil:
-    """Columns i .. i+n-1, of samples 2i and 2i+1 of the whole signal: from where they lie, or by way of `row`."""
-    cdef Py_ssize_t c, first = 2 * i - call.origin, ldx = call.cut.ldx, plane = (c1 - c0) * ldx
+    """Columns i .. i+n-1, whole sets of d: of the samples 2i .. 2i+2n-1 of the whole signal, from where they lie or by
+    way of `row`."""
+    cdef Py_ssize_t c, d = layer.shape.residues, first = 2 * i - call.origin
+    cdef Py_ssize_t ldx = call.cut.ldx, plane = (c1 - c0) * ldx, at = first + layer.input_rows.offsets[0]
     cdef bint ordinary = True, odd_taps = layer.planes > 3
-    if (not layer.shape.correlates and before.kind == 0 and layer.shape.parts == call.x.sl == 1 and first > 0
-            and first + 2 * n <= call.x.length):
-        ordinary = layer.microkernels.pair(dst, ldx, plane, x + c0 * call.x.sc + first, call.x.sc, c1 - c0, n,
-                                           form == PLAIN, odd_taps)
+    if (layer.input_rows.count == layer.input_rows.stride == layer.shape.parts == call.x.sl == 1
+            and before.kind == 0 and at >= d and at + 2 * n + BEYOND <= call.x.length):
+        ordinary = layer.microkernels.pair(dst, ldx, plane, x + c0 * call.x.sc + at, call.x.sc, c1 - c0, n,
+                                           form == PLAIN, odd_taps, d)
         return form if ordinary else PLAIN
+    memset(row + d + 2 * n, 0, BEYOND * sizeof(real))
     for c in range(c0, c1):
-        load_samples[real](layer, call, before, x, c, c + 1, first - 1, 2 * n + 1, row)
-        ordinary &= layer.microkernels.pair(dst, ldx, plane, row + 1, 0, 1, n, form == PLAIN, odd_taps)
+        load_samples[real](layer, call, before, x, c, c + 1, first - d, 2 * n + d, row)
+        ordinary &= layer.microkernels.pair(dst, ldx, plane, row + d, 0, 1, n, form == PLAIN, odd_taps, d)
         dst += ldx
     return form if ordinary else PLAIN
 
@@ -134,7 +140,7 @@ cdef inline void multiply(const Layer *layer, const Call *call, const Block *blo
         last = sum_of(layer, 0, channels, 0, taps % 2)
         x = <const real *>tile.x + (layer.shape.taps - sum.taps) * layer.shape.step
         while rows > 0:
-            width = direct_block(layer.microkernels.rows, rows)
+            width = direct_block(layer.microkernels.sizes.rows, rows)
             multiply_rows[real](layer, call, block, tile, w, x, columns, &sum, &last, width, even, odd)
             w += width * channels * packed(taps)
             columns += width * call.cut.ldc
