@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -278,7 +278,7 @@ def as_numpy(name, value):
 def candidates(mapping) -> list[LayerInfo]:
     """What in a mapping from names to arrays may be a transposed convolution."""
     found = []
-    shape: tuple[int, ...]
+    shape: Any
     for prefix, names in _by_layer(mapping).items():
         forms = [form for form in _FORMS if form in names]
         shape, dtype = _spec(mapping, names[forms[0]]) if forms else ((), "")
