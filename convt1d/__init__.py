@@ -47,6 +47,7 @@ How a call flows, and where things live::
     explain.py   which samples and taps make which output, and how evenly      plot.py   the same as pictures
     dask.py      the function on dask arrays: each chunk of the output is a window of the operator
     cli.py, __main__.py   the command `convt1d`          info.py   what `convt1d info` prints
+    sound.py     sound files, for the command
 
 CONTRIBUTING.md lists the places of a new kernel, instruction set, padding mode, epilogue or check.
 """

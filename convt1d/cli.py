@@ -19,11 +19,11 @@ import statistics
 import struct
 import sys
 import time
-import warnings
 from pathlib import Path
 
 import numpy as np
 
+from . import sound
 from .geometry import SETTINGS
 from .padding import MODES
 
@@ -157,7 +157,7 @@ def _add_apply(commands):
     )
     apply.add_argument("--weights", metavar="FILE", type=Path, required=True, help=".npz, .npy, .onnx or .safetensors")
     apply.add_argument("--name", help="the layer in the weights, if there are several")
-    apply.add_argument("--input", metavar="FILE", type=Path, required=True, help=".npy or .wav")
+    apply.add_argument("--input", metavar="FILE", type=Path, required=True, help=".npy, .wav, .flac, .ogg, .mp3, ...")
     apply.add_argument("--output", metavar="FILE", type=Path, required=True, help=".npy or .wav")
     apply.add_argument("--bias", metavar="FILE", type=Path, help=".npy of shape (C_out,)")
     _add_options(apply)
@@ -521,7 +521,7 @@ def _apply(args):
 
     sources = [path for path in (args.input, args.weights, args.bias) if path is not None]
     _check_weights(args.weights)
-    _check_suffix("--input", args.input, (".npy", ".wav"))
+    _check_suffix("--input", args.input, (".npy", ".wav", *sound.OTHERS))
     _check_suffix("--output", args.output, (".npy", ".wav"))
     _check_output("--output", args.output, sources, args.force)
     if args.bias is not None:
@@ -694,8 +694,8 @@ def _plain(options):
 
 def _open_input(args):
     """Return samples (mapped if possible), their rate or None, and what makes an array of a piece."""
-    if _suffix(args.input) == ".wav":
-        x, rate = _load_wav(args.input)
+    if _suffix(args.input) != ".npy":
+        x, rate = _load_sound(args.input)
         prepare = pcm_to_float
     else:
         x, rate = _load_npy("--input", args.input, mmap_mode="r"), args.rate
@@ -756,19 +756,11 @@ def _load_npy(option, path, mmap_mode=None):
             return np.lib.format.read_array(file, allow_pickle=False)
 
 
-def _load_wav(path):
+def _load_sound(path):
     """Return the samples as the file has them, shape (C, L) or for one channel (L,), and their rate."""
-    from scipy.io import wavfile
-
-    with _reading("--input", path), warnings.catch_warnings():
-        warnings.simplefilter("ignore", wavfile.WavFileWarning)  # chunks that are not samples
-        try:
-            rate, frames = wavfile.read(path, mmap=True)
-        except ValueError:
-            # 24-bit samples cannot be mapped. A file that ends too early comes here as well.
-            warnings.filterwarnings("error", "Reached EOF prematurely", wavfile.WavFileWarning)
-            rate, frames = wavfile.read(path)
-        return frames.T, rate
+    with _reading("--input", path):
+        samples, rate = sound.read(path)
+        return samples if len(samples) > 1 else samples[0], rate
 
 
 def pcm_to_float(samples):
@@ -800,7 +792,7 @@ def _reading(option, path):
     """Turn what a damaged file raises (struct.error, zlib.error, BadZipFile...) into a ValueError."""
     try:
         yield
-    except (OSError, MemoryError):
+    except (OSError, MemoryError, ImportError):
         raise
     except Exception as error:
         raise ValueError(f"{option} {path} cannot be read: {error}") from error

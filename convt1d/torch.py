@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""The operator inside torch: `ConvTranspose1d`, and `replace`, which puts it into a model.
+"""The operator inside torch: `ConvTranspose1d`, and `replace`, which puts it into a model; `restore` takes it out.
 
     ConvTranspose1d.forward          torch's layer; only what it runs differs
+        |
+    conv_transpose1d                 by torch's own operators under torch.func, in forward mode and in an export to ONNX
         |
     convt1d::conv_transpose1d        the operator that torch knows: shapes (fake), autograd, torch.compile
         |
@@ -32,13 +34,12 @@ from torch.nn.utils import parametrize
 from . import geometry as geometry_module
 from .gradients import NEEDS, Backward
 from .operator import Operator
+from .padding import source_index
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from .functional import Size
 
-__all__ = ["ConvTranspose1d", "replace"]
+__all__ = ["ConvTranspose1d", "replace", "restore"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128, *_HALF)
@@ -70,12 +71,14 @@ class ConvTranspose1d(nn.ConvTranspose1d):
     See Also
     --------
     replace : puts this layer into a model.
+    restore : takes it out again.
     convt1d.ConvTranspose1d : the layer for NumPy.
 
     Notes
     -----
     It is torch's layer, with its parameters, its `state_dict` and its hooks; initial weights are torch's, too.
-    Autograd, gradients of gradients, ``torch.compile`` and autocast work; of torch.func, `grad` and `jvp` do not.
+    Autograd, gradients of gradients, ``torch.compile`` and autocast work. Under the transforms of torch.func, in
+    forward mode and in an export to ONNX the layer runs torch's own operators, with all that they can do.
     float16 and bfloat16 are computed in float32. `torch.compile` compiles anew for each layer that is compiled apart
     from the others; its limit of eight is for such layers, not for those of one model.
 
@@ -134,7 +137,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         self.padding_mode = padding_mode
         self._kept = _Kept()
 
-    def forward(self, input: torch.Tensor, output_size: Sequence[int] | None = None) -> torch.Tensor:
+    def forward(self, input: torch.Tensor, output_size: list[int] | None = None) -> torch.Tensor:
         """Apply the layer.
 
         Parameters
@@ -157,6 +160,33 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         >>> layer(torch.ones(2, 8, 10)).shape, layer(torch.ones(2, 8, 10), output_size=[20]).shape
         (torch.Size([2, 4, 19]), torch.Size([2, 4, 20]))
         """
+        # the condition that TorchScript knows: of the two branches it compiles the second
+        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+            return self._forward(input, output_size)
+        else:
+            assert self.padding_mode == "zeros", "TorchScript needs what torch's layer has: padding_mode 'zeros'"
+            assert len(self.padding) == 1, "TorchScript needs what torch's layer has: one padding for both ends"
+            output_padding = self._output_padding(
+                input,
+                output_size,
+                self.stride,  # type: ignore[arg-type]
+                self.padding,  # type: ignore[arg-type]
+                self.kernel_size,  # type: ignore[arg-type]
+                1,
+                self.dilation,  # type: ignore[arg-type]
+            )
+            return nn.functional.conv_transpose1d(
+                input,
+                self.weight,
+                self.bias,
+                self.stride,
+                self.padding,  # type: ignore[arg-type]
+                output_padding,
+                self.groups,
+                self.dilation,
+            )
+
+    def _forward(self, input, output_size):
         weight, bias = self.weight, self.bias
         if torch.is_autocast_enabled("cpu"):
             lower = torch.get_autocast_dtype("cpu")
@@ -216,15 +246,63 @@ def replace(model: nn.Module) -> int:
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     found = [module for module in model.modules() if _replaceable(module)]
     for module in found:
-        if parametrize.is_parametrized(module):
-            # a class that torch made for the module, or for its deep copies too: they keep theirs
-            made = type(module)
-            members = {k: v for k, v in vars(made).items() if k not in ("__dict__", "__weakref__")}
-            module.__class__ = type(made.__name__, (ConvTranspose1d,), members)
-        else:
-            module.__class__ = ConvTranspose1d
+        _become(module, ConvTranspose1d)
         module._kept = _Kept()
     return len(found)
+
+
+def restore(model: nn.Module) -> int:
+    """Turn every `convt1d.torch.ConvTranspose1d` of a model into torch's own layer, in place: the inverse of `replace`.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Its modules stay the objects they are, as with `replace`.
+
+    Returns
+    -------
+    int
+        How many layers were turned.
+
+    Raises
+    ------
+    TypeError
+        `model` is no module.
+    ValueError
+        A layer has a padding mode, or a pair as padding, that torch's layer does not have; none is turned then.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from convt1d.torch import replace, restore
+    >>> model = nn.Sequential(nn.ConvTranspose1d(8, 4, 4, 2, 1))
+    >>> replace(model), restore(model), type(model[0]) is nn.ConvTranspose1d
+    (1, 1, True)
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    found = {name: m for name, m in model.named_modules() if isinstance(m, ConvTranspose1d)}
+    found = {name: m for name, m in found.items() if parametrize.type_before_parametrizations(m) is ConvTranspose1d}
+    for name, module in found.items():
+        if module.padding_mode != "zeros" or len(_single(module.padding)) != 1:
+            raise ValueError(
+                f"model must hold what torch's layer has, but {name!r} has padding={module.padding} and "
+                f"padding_mode={module.padding_mode!r}"
+            )
+    for module in found.values():
+        _become(module, nn.ConvTranspose1d)
+        del module._kept
+    return len(found)
+
+
+def _become(module, kind):
+    """Give a module another class, under what torch has made of the one it has."""
+    if parametrize.is_parametrized(module):
+        # a class that torch made for the module, or for its deep copies too: they keep theirs
+        made = type(module)
+        members = {k: v for k, v in vars(made).items() if k not in ("__dict__", "__weakref__")}
+        kind = type(made.__name__, (kind,), members)
+    module.__class__ = kind
 
 
 def _replaceable(module):
@@ -347,13 +425,38 @@ def _array(tensor):
     return tensor.resolve_conj().resolve_neg().numpy()
 
 
+def conv_transpose1d(input, weight, bias, stride, padding, output_padding, groups, dilation, padding_mode, kept=0):
+    """The operator, by torch's own ones where torch's rules for custom operators do not reach: their tangents are 0."""
+    settings = stride, padding, output_padding, groups, dilation, padding_mode
+    own = torch.onnx.is_in_onnx_export() or torch.autograd.forward_ad._current_level >= 0
+    if own or torch._C._are_functorch_transforms_active():
+        return _by_torch(input, weight, bias, *settings)
+    return _operator(input, weight, bias, *settings, kept)
+
+
+def _by_torch(input, weight, bias, stride, padding, output_padding, groups, dilation, padding_mode):
+    left, right = padding if len(padding) == 2 else (*padding, *padding)
+    cropped = 0
+    if padding_mode == "zeros":
+        cropped = min(left, right)
+    else:
+        shape, length = tuple(map(int, weight.shape)), int(input.shape[-1])
+        geometry = _geometry(shape, stride, padding, output_padding, groups, dilation, padding_mode)
+        before, after = geometry.halo(geometry.output_padding)
+        index = source_index(np.arange(-before, length + after), length, padding_mode)
+        input = input[..., torch.from_numpy(index)]
+        left, right = left + before * geometry.stride, right + after * geometry.stride
+    y = nn.functional.conv_transpose1d(input, weight, bias, stride, cropped, output_padding, groups, dilation)
+    return y if left == right == cropped else y[..., left - cropped : y.shape[-1] - (right - cropped)]
+
+
 @torch.library.custom_op(
     "convt1d::conv_transpose1d",
     mutates_args=(),
     # `kept` says where packed weights may lie, 0 is nowhere; the result does not depend on it
     schema=f"(Tensor input, Tensor weight, Tensor? bias, {_SETTINGS}, int kept) -> Tensor",
 )
-def conv_transpose1d(input, weight, bias, *settings):
+def _operator(input, weight, bias, *settings):
     *settings, kept = settings
     geometry, _ = _checked(input, weight, bias, *settings)
     pack = _pack(_array(weight), _array(bias), geometry, kept)
@@ -361,7 +464,7 @@ def conv_transpose1d(input, weight, bias, *settings):
     return torch.from_numpy(y).to(input.dtype)
 
 
-@conv_transpose1d.register_fake
+@_operator.register_fake
 def _(input, weight, bias, *settings):
     return input.new_empty(_checked(input, weight, bias, *settings[:-1])[1])
 
@@ -415,10 +518,10 @@ def _backward_backward(ctx, u, v, b):
     (grad, input, weight), settings, (need_x, need_weight, need_bias) = ctx.saved_tensors, ctx.settings, ctx.needs
     by_grad = by_input = by_weight = None
     if need_x and u is not None:
-        by_grad = conv_transpose1d(u, weight, None, *settings, 0)
+        by_grad = _operator(u, weight, None, *settings, 0)
         by_weight = conv_transpose1d_backward(grad, u, weight, *settings, 0, [False, True, False])[1]
     if need_weight and v is not None:
-        more = conv_transpose1d(input, v, None, *settings, 0)
+        more = _operator(input, v, None, *settings, 0)
         by_grad = more if by_grad is None else by_grad + more
         by_input = conv_transpose1d_backward(grad, input, v, *settings, 0, [True, False, False])[0]
     if need_bias and b is not None:
@@ -427,5 +530,5 @@ def _backward_backward(ctx, u, v, b):
     return by_grad, by_input, by_weight, *[None] * (len(settings) + 2)
 
 
-conv_transpose1d.register_autograd(_backward, setup_context=_save)
+_operator.register_autograd(_backward, setup_context=_save)
 conv_transpose1d_backward.register_autograd(_backward_backward, setup_context=_save_backward)

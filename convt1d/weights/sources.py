@@ -57,7 +57,7 @@ def list_layers(path) -> list[LayerInfo]:
     ...     np.savez(path, **{"up.weight": np.ones((8, 4, 16)), "up.bias": np.ones(4), "up.stride": 8})
     ...     list_layers(path)  # doctest: +NORMALIZE_WHITESPACE
     [LayerInfo(name='up', weight_shape=(8, 4, 16), dtype='float64', bias=True, stride=8, padding=None,
-               output_padding=None, groups=1, dilation=None, problem='')]
+               output_padding=None, groups=1, dilation=None, problem='', remark='')]
     """
     suffix = suffix_of(path)
     with files.reading(path):

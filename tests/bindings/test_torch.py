@@ -196,7 +196,9 @@ def test_opcheck(arguments):
     mine = ours.ConvTranspose1d(*arguments)
     sliding = mine.stride, mine.padding, mine.output_padding, mine.groups, mine.dilation, mine.padding_mode
     for x in (torch.randn(2, 4, 9, requires_grad=True), torch.randn(4, 9)):
-        torch.library.opcheck(ours.conv_transpose1d, (x, mine.weight, mine.bias, *sliding, mine._kept.number))
+        torch.library.opcheck(
+            torch.ops.convt1d.conv_transpose1d.default, (x, mine.weight, mine.bias, *sliding, mine._kept.number)
+        )
         y = mine(x).detach().requires_grad_()
         for needs in ([True, True, True], [False, True, False]):
             torch.library.opcheck(ours.conv_transpose1d_backward, (y, x, mine.weight, *sliding, 0, needs))
