@@ -28,6 +28,12 @@ def is_torch(value: Any) -> bool:
     return torch is not None and isinstance(value, getattr(torch, "Tensor", ())) and value.is_cuda  # type: ignore[union-attr]
 
 
+def is_masked(value: Any) -> bool:
+    """Whether `value` is a masked array; numpy.ma, which takes NumPy 10 ms, is not imported for that."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(value, getattr(masked, "MaskedArray", ()))
+
+
 def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
     """`value` as an ndarray, of one of `ndims` dimensions if they are given.
 
@@ -38,7 +44,7 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
             f"{name} must be in the CPU's memory here, got an array on a GPU; copy it, as cupy.asnumpy does "
             "(conv_transpose1d and ConvTranspose1d take arrays on a GPU, all of one device)"
         )
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         raise TypeError(f"{name} must be a plain array, got a MaskedArray; fill it first: {name}.filled(0)")
     if isinstance(value, np.matrix):
         raise TypeError(f"{name} must be a plain array, got a np.matrix; convert it: np.asarray({name})")
@@ -156,7 +162,7 @@ def leading_dimension(width: int) -> int:
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, **inputs: Any) -> None:
     """`out` must be writable, C-contiguous, exactly of this shape and type, and apart from the inputs."""
-    if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):
+    if not isinstance(out, np.ndarray) or is_masked(out) or isinstance(out, np.matrix):
         raise TypeError(f"out must be a plain numpy.ndarray, got {type(out).__name__}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}, got {out.shape}")
