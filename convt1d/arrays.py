@@ -54,8 +54,16 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
         array = np.asarray(value)
     except ValueError as error:  # a ragged list
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from None
+    if array.dtype.kind in "OUSVMm" and not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be an array of numbers, got {_short(value)}")
     check_kind(name, array, ndims)
     return array
+
+
+def _short(value: Any) -> str:
+    """A list or scalar as it was written, if it is short; else its kind."""
+    text = repr(value) if isinstance(value, (list, tuple, str)) else ""
+    return text if 0 < len(text) <= 60 else type(value).__name__
 
 
 def check_kind(name: str, array: Any, ndims: tuple[int, ...] = ()) -> None:
@@ -66,7 +74,8 @@ def check_kind(name: str, array: Any, ndims: tuple[int, ...] = ()) -> None:
         )
     if ndims and array.ndim not in ndims:
         wanted = " or ".join(f"{n}-D" for n in ndims)
-        raise ValueError(f"{name} must be {wanted}, got shape {array.shape}")
+        hint = f": {name}[None] is one channel" if ndims == (2, 3) and array.ndim == 1 else ""
+        raise ValueError(f"{name} must be {wanted}, got shape {array.shape}{hint}")
 
 
 def as_weight(value: Any, name: str = "weight") -> np.ndarray:
@@ -86,14 +95,19 @@ def check_channels(name: str, array: Any, weight: Any, channels: int, channels_l
     """`array` must have the input channels of a layer with this weight."""
     if array.shape[-1 if channels_last else -2] != channels:
         one = f"L, {channels}" if channels_last else f"{channels}, L"
+        fits = array.shape[-2 if channels_last else -1] == channels
+        hint = f": channels_last={not channels_last}?" if fits else ""
         raise ValueError(
-            f"{name} must have shape (N, {one}) or ({one}) for a weight of shape {weight.shape}, got {array.shape}"
+            f"{name} must have shape (N, {one}) or ({one}) for a weight of shape {weight.shape}, "
+            f"got {array.shape}{hint}"
         )
 
 
 def as_shaped(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """`value` as an ndarray of exactly `shape`."""
     array = as_array(name, value)
+    if array.ndim == 0 and shape == (1,):  # R knows no other arrays of one number
+        array = array.reshape(1)
     check_shape(name, array, shape)
     return array
 
@@ -126,7 +140,9 @@ def layer_dtype(dtype: Any) -> np.dtype:
     try:
         checked: np.dtype = np.dtype(dtype)
     except TypeError:
-        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}") from None
+        name = str(dtype).rpartition(".")[2]  # of torch.float32, jax.numpy's and others
+        hint = f": np.{name}" if name in _NATIVE + _HALF[:1] else ""
+        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}{hint}") from None
     if checked.name not in _NATIVE + _HALF:
         raise TypeError(f"dtype must be one of {', '.join(_NATIVE + _HALF)}, got {checked.name!r}")
     return checked.newbyteorder("=")

@@ -151,7 +151,7 @@ def _add_apply(commands):
             "the input's times the stride. A .npz file holds the array weight and may hold bias, stride, "
             "padding, output_padding, groups, dilation and padding_mode; options given here win. Of a .onnx or "
             ".safetensors file, or a .npz file of many arrays, --name says which layer; `convt1d layers` lists them. "
-            "A .onnx file holds the geometry, a .safetensors file does not."
+            "A .onnx file holds the geometry, a .safetensors file only if `layer.save` wrote it."
         ),
         allow_abbrev=False,
     )
@@ -671,6 +671,8 @@ def _settings(args, length):
         weight, bias, options = _load_layer(args, given, length)
     else:
         weight, bias, options = _load_weights(args.weights)
+        if _suffix(args.weights) == ".npz" and "stride" not in options | given:
+            raise ValueError(f"--stride must be given: {args.weights} does not hold it")
     if args.bias is not None:
         bias = _load_npy("--bias", args.bias)
     return weight, bias, _plain(options) | given
@@ -719,8 +721,6 @@ def _load_layer(args, given, length):
         if given:
             raise ValueError(f"--{min(given).replace('_', '-')} cannot be given: {args.weights} holds the geometry")
         given = {"length": length}
-    elif "stride" not in given and _suffix(args.weights) == ".safetensors":
-        raise ValueError(f"--stride must be given: {args.weights} does not hold it")
     geometry, weight, bias = weights.from_file(args.weights, args.name, **given)
     return weight, bias, {name: getattr(geometry, name) for name in SETTINGS}
 
@@ -737,7 +737,11 @@ def _load_weights(path):
             raise ValueError("it holds a single array: name it .npy")
     with _reading("--weights", path), files.arrays_of(path) as arrays:
         if unknown := sorted(set(arrays) - set(known)):
-            raise ValueError(f"unknown arrays {unknown}; known are {known}")
+            from . import weights
+
+            names = [layer.name for layer in weights.list_layers(path)]
+            hint = f"; --name says which layer: {' or '.join(names[:9])}" if any(names) else ""
+            raise ValueError(f"unknown arrays {unknown}; known are {known}{hint}")
         if "weight" not in arrays:
             raise ValueError("it has no array named weight")
         arrays = dict(arrays)

@@ -30,7 +30,7 @@ import numpy as np
 from . import arrays, padding, threads
 from . import geometry as geometry_module
 from .geometry import Geometry
-from .layer import ConvTranspose1d
+from .layer import ConvTranspose1d, html_table
 from .operator import Operator
 
 if TYPE_CHECKING:
@@ -178,6 +178,22 @@ class ConvTranspose1dStream:
         self._after = schedule.after
         self._workers = workers
         self.reset()
+
+    def __repr__(self) -> str:
+        g = self._geometry
+        return (
+            f"{type(self).__name__}({g.in_channels} -> {g.out_channels} channels, kernel_size={g.kernel_size}, "
+            f"stride={g.stride}, latency={self.latency}, {self._received} samples received"
+            f"{', flushed' if self._flushed else ''})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "latency": f"{self.latency} output samples",
+            "warm-up": f"{self.warm_up} input samples",
+            "received": f"{self._received} input samples{', flushed' if self._flushed else ''}",
+        }
+        return html_table(repr(self), rows)
 
     def reset(self) -> None:
         """Forget the signal, and the batch size, channels and dtype that its first chunk fixed.

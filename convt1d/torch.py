@@ -36,7 +36,7 @@ from .operator import Operator
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .functional import Size
+    from .geometry import Padding, PaddingMode, Size
 
 __all__ = ["ConvTranspose1d", "replace"]
 
@@ -103,12 +103,12 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         out_channels: int,
         kernel_size: Size,
         stride: Size = 1,
-        padding: Size = 0,
+        padding: Padding = 0,
         output_padding: Size = 0,
         groups: int = 1,
         bias: bool = True,
         dilation: Size = 1,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:

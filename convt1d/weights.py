@@ -350,8 +350,13 @@ def _spec(mapping, name):
 
 
 def _stored_settings(mapping, prefix):
-    """The geometry that lies beside the weights of a .npz file."""
+    """The geometry that lies beside the weights of a .npz file, or in the metadata of a .safetensors file."""
     settings = {}
+    if isinstance(mapping, files.Safetensors):
+        for name in SETTINGS:
+            if text := mapping.metadata.get(prefix + name):
+                numbers = [int(part) if part.isdecimal() else part for part in text.split()]
+                settings[name] = numbers[0] if len(numbers) == 1 else tuple(numbers)
     if isinstance(mapping, files.Npz):
         for name in SETTINGS:
             if prefix + name in mapping:
@@ -706,6 +711,27 @@ def _conv_transposes(model):
 
 def _one_dimensional(model):
     return [node for node in _conv_transposes(model) if node.rank in (1, None)]
+
+
+def save(geometry: Geometry, state: dict[str, np.ndarray], path) -> None:
+    """Write arrays by name and the geometry's settings, as `from_file` reads them."""
+    suffix = Path(path).suffix.lower()
+    settings = {name: getattr(geometry, name) for name in SETTINGS}
+    dtype = state["weight"].dtype.name
+    if suffix == ".npz":
+        if dtype == "bfloat16":
+            raise TypeError("dtype must be one that NumPy stores, got bfloat16: path must end in .safetensors")
+        np.savez(path, **state, **settings)  # type: ignore[arg-type]
+    elif suffix == ".safetensors":
+        if dtype == "complex128":
+            raise TypeError("dtype must be one that safetensors stores, got complex128: path must end in .npz")
+        files.need("safetensors", "writing .safetensors")
+        from safetensors.numpy import save_file
+
+        text = {name: " ".join(map(str, np.atleast_1d(value))) for name, value in settings.items()}
+        save_file(state, path, metadata=text)
+    else:
+        raise ValueError(f"path must end in .npz or .safetensors, got {str(path)!r}; layer.to_onnx writes .onnx")
 
 
 def to_onnx(geometry: Geometry, weight, bias, path=None):
