@@ -12,7 +12,11 @@ author = "The convt1d developers"
 copyright = "2026, the convt1d developers"
 version = release = convt1d.__version__
 
-extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc", "myst_parser"]
+extensions = ["sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode", "numpydoc", "myst_parser"]
+extensions += ["sphinx_copybutton"]
+# prompts, and lines without one, are not copied
+copybutton_prompt_text = r">>> |\.\.\. |\$ "
+copybutton_prompt_is_regexp = True
 exclude_patterns = ["examples"]
 default_role = "py:obj"
 highlight_language = "none"  # of blocks that name none: tables, drawings, formulas
@@ -24,9 +28,11 @@ html_show_sphinx = False
 html_copy_source = False
 html_static_path = ["_static"]
 html_css_files = ["wide.css"]
+html_js_files = ["accessible.js"]
 html_theme_options = {name: {"code-font-size": "75%"} for name in ("light_css_variables", "dark_css_variables")}
 
 autosummary_generate = False
+toc_object_entries_show_parents = "hide"
 autodoc_typehints = "none"  # the Parameters say it in words
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
