@@ -48,7 +48,7 @@ setup(
             extra_compile_args=compile_args,
             extra_link_args=link_args,
         )
-        for name in ("_correlate", "_runtime", "_tiles")
+        for name in ("_activate", "_correlate", "_runtime", "_tiles")
     ],
     options={"bdist_wheel": {"py_limited_api": f"cp{major}{minor}"} if abi3 else {}},
 )

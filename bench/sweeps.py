@@ -165,6 +165,11 @@ SWEEPS = (
         Case(20, 32, 4, 2, 16000), Case(24, 64, 4, 2, 8000), Case(28, 32, 4, 1, 12000), Case(40, 32, 4, 2, 10000),
         Case(56, 32, 4, 2, 8000),
     )),
+    Sweep("winograd.per_run", among(0, 5, 10, 20, 30), (
+        Case(64, 64, 7, 1, 6000, dilation=3), Case(64, 64, 11, 1, 4000, dilation=5),
+        Case(96, 96, 7, 1, 4000, dilation=9), Case(128, 128, 3, 1, 3000, dilation=3),
+        Case(256, 256, 3, 1, 1000, dilation=5),
+    )),
     Sweep("winograd.narrow_gain", among(None, 1.0, 1.25, 1.5), cold(
         Case(64, 4, 8, 4, 12000), Case(128, 2, 16, 8, 5000), Case(32, 8, 4, 2, 16000), Case(96, 5, 6, 3, 8000),
         Case(256, 4, 8, 4, 3000), Case(48, 16, 2, 1, 16000),

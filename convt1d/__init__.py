@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Fast 1-D transposed convolution for NumPy.
+"""Fast 1-D transposed convolutions and convolutions for NumPy, and whole audio decoders made of them.
 
 ::
 
@@ -17,8 +17,8 @@ are imported when they are first used. The command ``convt1d --help`` lists the 
 
 For those who work on it: how a call flows, and where things live::
 
-    conv_transpose1d(x, weight, ...)  conv1d(...)             ConvTranspose1d(...)(x)
-      functional.py                                             layer.py, initialize.py (first weights)
+    conv_transpose1d(x, weight, ...)  conv1d(...)             ConvTranspose1d(...)(x)      Conv1d(...)(x)
+      functional.py                                             layer.py                     conv.py
           \\                                                      /
            operator.Operator: the pipeline on one page  ---------
                 |
@@ -30,12 +30,13 @@ For those who work on it: how a call flows, and where things live::
                 |  padding.py       padding mode -> which samples lie outside the input    (index maps)
                 |  threads.py       workers -> threads
                 v
-    kernel      |  cpu/_tiles.pyx   pack the weights once; for each tile, weight block and piece: load -> run
+    kernel      |  cpu/_tiles.pyx   pack the weights once; for each tile, weight block and piece: load -> run -> finish
                 |                     direct           sums in registers -> columns -> interleave
                 |                     gemm             the same by BLAS
                 |                     fused            sums and interleave in registers
                 |                     winograd         three products for two columns of two taps -> interleave
                 |                     fused_winograd   these and the interleave in registers
+                |                   load applies an activation to x; finish one to y, and adds a residual
                 |                   cpu/__init__.py maps the folder and explains its words
                 v
     output      y (N, C_out, L_out)      memory.py   where a large new one lies
@@ -47,7 +48,11 @@ For those who work on it: how a call flows, and where things live::
                       grad_weight   cpu/gradient.py, cpu/_correlate.pyx
                       grad_bias     a sum
 
-    stream.py   ConvTranspose1dStream(layer): the same on a signal that arrives in chunks
+    chain.py        Chain(...), Sum(...): layers one after the other and side by side, whole signals and streams of them
+    activations.py  Snake(alpha), LeakyReLU(slope), ...: alone, or in a layer's pass
+    stream.py       ConvTranspose1dStream(layer): the same on a signal that arrives in chunks     buffer.py  its samples
+    conv_stream.py  Conv1dStream(layer)
+    initialize.py   first weights
     fit.py   weights from examples: sums over them, one small linear system per branch (layer.fit, layer.partial_fit)
     weights.py   weights from torch, ONNX, Keras, JAX and files -> a layer, and back: what each system means
     files.py     files from anyone, opened with care         onnx.py   the operator for ONNX' evaluator
@@ -70,7 +75,10 @@ from . import _compiled
 _compiled.check(__name__, __path__)
 
 if TYPE_CHECKING:
-    from . import dask, explain, initialize, onnx, plot, sklearn, threads, torch, weights  # noqa: F401
+    from . import activations, dask, explain, initialize, onnx, plot, sklearn, threads, torch, weights  # noqa: F401
+    from .chain import Chain, Sum
+    from .conv import Conv1d
+    from .conv_stream import Conv1dStream
     from .functional import conv1d, conv_transpose1d, conv_transpose1d_backward
     from .geometry import output_length
     from .layer import ConvTranspose1d
@@ -79,8 +87,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Chain",
+    "Conv1d",
+    "Conv1dStream",
     "ConvTranspose1d",
     "ConvTranspose1dStream",
+    "Sum",
+    "activations",
     "conv1d",
     "conv_transpose1d",
     "conv_transpose1d_backward",
@@ -89,14 +102,18 @@ __all__ = [
 
 # Names and submodules are imported when they are first used (SPEC 1), so that `import convt1d` is quick.
 _HOMES = {
+    "Chain": "chain",
+    "Conv1d": "conv",
+    "Conv1dStream": "conv_stream",
     "ConvTranspose1d": "layer",
     "ConvTranspose1dStream": "stream",
+    "Sum": "chain",
     "conv1d": "functional",
     "conv_transpose1d": "functional",
     "conv_transpose1d_backward": "functional",
     "output_length": "geometry",
 }
-_SUBMODULES = {"dask", "explain", "initialize", "onnx", "plot", "sklearn", "threads", "torch", "weights"}
+_SUBMODULES = {"activations", "dask", "explain", "initialize", "onnx", "plot", "sklearn", "threads", "torch", "weights"}
 
 
 def __getattr__(name: str) -> object:

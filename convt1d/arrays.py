@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
@@ -68,7 +69,7 @@ def _short(value: Any) -> str:
 
 def check_kind(name: str, array: Any, ndims: tuple[int, ...] = ()) -> None:
     """Element type and dimensions of an array, wherever it is."""
-    if array.dtype.name not in _NATIVE + _HALF and array.dtype.kind not in "biu":
+    if not _is_known(array.dtype):
         raise TypeError(
             f"{name} must hold numbers of type {', '.join(_NATIVE + _HALF)} or integers, got dtype {array.dtype.name!r}"
         )
@@ -76,6 +77,11 @@ def check_kind(name: str, array: Any, ndims: tuple[int, ...] = ()) -> None:
         wanted = " or ".join(f"{n}-D" for n in ndims)
         hint = f": {name}[None] is one channel" if ndims == (2, 3) and array.ndim == 1 else ""
         raise ValueError(f"{name} must be {wanted}, got shape {array.shape}{hint}")
+
+
+@functools.lru_cache(256)
+def _is_known(dtype: Any) -> bool:
+    return dtype.name in _NATIVE + _HALF or dtype.kind in "biu"
 
 
 def as_weight(value: Any, name: str = "weight") -> np.ndarray:
@@ -117,6 +123,7 @@ def check_shape(name: str, array: Any, shape: tuple[int, ...]) -> None:
         raise ValueError(f"{name} must have shape {shape}, got {array.shape}")
 
 
+@functools.lru_cache(256)
 def result_dtype(x: np.dtype, weight: np.dtype) -> np.dtype:
     """numpy.result_type, with float64 for an integer or bool result."""
     try:
@@ -130,6 +137,7 @@ def result_dtype(x: np.dtype, weight: np.dtype) -> np.dtype:
     return dtype.newbyteorder("=")
 
 
+@functools.lru_cache(256)
 def compute_dtype(result: np.dtype) -> np.dtype:
     """The type of the arithmetic."""
     return np.dtype(np.float32) if result.name in _HALF else result
@@ -174,6 +182,11 @@ def leading_dimension(width: int) -> int:
     """A row length that holds `width` numbers and a vector more: an odd multiple of 16, so that rows fall into
     different cache sets."""
     return ((width + 31) // 16 | 1) * 16
+
+
+def widest_row(most: int) -> int:
+    """The largest width whose `leading_dimension` is at most `most`."""
+    return ((most // 16 - 1) | 1) * 16 - 16
 
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, **inputs: Any) -> None:

@@ -30,7 +30,7 @@ import numpy as np
 
 from . import arrays
 from . import geometry as geometry_module
-from .geometry import Geometry
+from .geometry import Branches, Geometry
 from .padding import source_index
 
 # Rows of Phi and y in memory at a time; 32 MiB take twice as long for one channel (one core of a Zen 4, 2026-11). But
@@ -55,7 +55,7 @@ class Statistics:
         self.geometry = geometry
         self.dtype = dtype
         self.bias = bias
-        self.layout = geometry_module.branches(geometry)
+        self.layout = self._layout(geometry)
         exact = np.dtype(np.complex128 if dtype.kind == "c" else np.float64)
         groups, branches = geometry.groups, self.layout.count
         columns = geometry.in_channels // groups * self.layout.taps + 1
@@ -68,6 +68,10 @@ class Statistics:
         self.rows = [0] * branches
         self.outputs = 0  # of a channel
 
+    @staticmethod
+    def _layout(geometry) -> Branches:
+        return geometry_module.branches(geometry)
+
     @np.errstate(over="ignore", invalid="ignore")  # `solve` tells
     def add(self, x, y, sample_weight=None) -> None:
         """Check examples as `ConvTranspose1d.fit` documents them, and add their sums."""
@@ -78,10 +82,8 @@ class Statistics:
         # both sides of an equation times the root of its weight: then A is a product with itself
         roots = None if (weights == 1).all() else np.sqrt(weights)[:, None]
 
-        s, d, left = self.geometry.stride, self.geometry.dilation, self.geometry.padding[0]
         branches = range(self.layout.count)
-        starts = [geometry_module.ceil_div(left - d * rho, s) for rho in branches]
-        stops = [geometry_module.ceil_div(left + out_length - d * rho, s) for rho in branches]
+        starts, stops = self._steps(out_length)
         # The input steps that all branches have in common share one A; at either end a few are left to each.
         start = max(starts)
         stop = max(start, min(stops))
@@ -94,6 +96,12 @@ class Statistics:
         self.rows = [rows + int(count * more) for rows, more in zip(self.rows, steps, strict=True)]
         self.unreached += float(weights.sum()) * (out_length - sum(steps))
         self.outputs += count * out_length
+
+    def _steps(self, out_length):
+        """The input steps ``[start, stop)`` of each branch that meet the output."""
+        s, d, left = self.geometry.stride, self.geometry.dilation, self.geometry.padding[0]
+        ends = [left, left + out_length]
+        return [[geometry_module.ceil_div(u - d * rho, s) for rho in range(self.layout.count)] for u in ends]
 
     def _add_steps(self, x, y, roots, start, stop, branches):
         """Add the rows of input steps ``start <= i < stop`` to `branches`, in pieces of bounded size."""
@@ -122,24 +130,28 @@ class Statistics:
 
     def _phi(self, x, start, stop):
         """Phi transposed, (groups, q + 1, N, stop - start): time comes last, as in x."""
-        groups, step = self.geometry.groups, self.layout.step
+        groups = self.geometry.groups
         batch, channels, length = x.shape
         channels //= groups
         x = x.reshape(batch, groups, channels, length).transpose(1, 2, 0, 3)
         shift = self.shift.reshape(groups, channels, 1, 1)
         phi = np.empty((groups, self.gram.shape[-1], batch, stop - start), self.gram.dtype)
         for m in range(self.layout.taps):
-            a, b = start - step * m, stop - step * m
             of_tap = phi[:, m * channels : (m + 1) * channels]
-            if a >= 0 and b <= length:
-                of_tap[...] = x[..., a:b]
+            at = self._samples(m, start, stop)
+            if at[0] >= 0 and at[-1] < length:
+                of_tap[...] = x[..., at.start : at.stop : at.step]
             else:
-                source = source_index(np.arange(a, b), length, self.geometry.padding_mode)
+                source = source_index(np.array(at), length, self.geometry.padding_mode)
                 of_tap[...] = x[..., source]
                 of_tap[..., source < 0] = 0
             of_tap -= shift
         phi[:, -1] = 1
         return phi
+
+    def _samples(self, m, start, stop):
+        """The positions in x that the steps' tap m of a branch meets."""
+        return range(start - self.layout.step * m, stop - self.layout.step * m)
 
     def _targets(self, y, start, stop, branches):
         """y transposed, (groups, branches * C_out / groups, N, stop - start)."""
@@ -208,7 +220,12 @@ class Statistics:
             for rho, (of_branch, slope, own, _) in enumerate(solved):
                 of_branch = of_branch + slope[:, None] * (b - own)
                 weight[inputs, :, rho :: layout.period] = of_branch.reshape(-1, channels, outputs).transpose(1, 2, 0)
+        weight = self._arranged(weight)
         return self._rounded("weight", weight), self._rounded("bias", bias) if self.bias else None
+
+    def _arranged(self, weight):
+        """The weight in the layer's layout."""
+        return weight
 
     def _rounded(self, name, values):
         """`values` in the layer's own type."""
@@ -232,6 +249,16 @@ class Statistics:
                     "give more or longer examples, or alpha > 0"
                 )
 
+    def _check_lengths(self, x, y):
+        geometry = self.geometry
+        length, output_padding = x.shape[-1], geometry.output_padding
+        if length and y.shape[-1] != geometry.output_length(length):
+            try:
+                output_padding = geometry_module.output_padding_for(geometry, length, y.shape[-1], x.shape)
+            except ValueError as error:
+                raise ValueError(f"y must be as long as the layer's output for this x, but {error}") from None
+        geometry.checked_output_length(length, output_padding)
+
     def _checked(self, x, y, sample_weight):
         """The examples as arrays of three dimensions, and a weight for each."""
         geometry = self.geometry
@@ -247,13 +274,7 @@ class Statistics:
             x, y = x[None], y[None]
         if x.shape[0] == 0:
             raise ValueError(f"x must hold at least one sample, got shape {x.shape}")
-        length, output_padding = x.shape[-1], geometry.output_padding
-        if length and y.shape[-1] != geometry.output_length(length):
-            try:
-                output_padding = geometry_module.output_padding_for(geometry, length, y.shape[-1], x.shape)
-            except ValueError as error:
-                raise ValueError(f"y must be as long as the layer's output for this x, but {error}") from None
-        geometry.checked_output_length(length, output_padding)
+        self._check_lengths(x, y)
         for name, array in (("x", x), ("y", y)):
             if array.dtype.kind == "c" and self.dtype.kind != "c":
                 raise TypeError(f"{name} must be real for a layer of dtype {self.dtype.name}, got {array.dtype.name}")
@@ -270,6 +291,43 @@ class Statistics:
         if weights.max() == 0:
             raise ValueError("sample_weight must be above 0 for at least one sample, got zeros only")
         return x, y, weights
+
+
+class ConvStatistics(Statistics):
+    """The same for a convolution: one branch, whose rows are the output samples and whose taps are all.
+
+    Phi's row of output sample i holds ``x~[c, i * stride + dilation * k - left]``.
+    """
+
+    @staticmethod
+    def _layout(geometry) -> Branches:
+        return Branches(count=1, period=1, step=1, taps=geometry.kernel_size, long=1)
+
+    def _steps(self, out_length):
+        return [0], [out_length]
+
+    def _samples(self, m, start, stop):
+        s, at = self.geometry.stride, self.geometry.dilation * m - self.geometry.padding[0]
+        return range(at + s * start, at + s * (stop - 1) + 1, s)
+
+    def _targets(self, y, start, stop, branches):
+        groups = self.geometry.groups
+        return y.reshape(len(y), groups, -1, y.shape[-1]).transpose(1, 2, 0, 3)[..., start:stop].astype(self.gram.dtype)
+
+    def _arranged(self, weight):
+        groups, (_, outputs, K) = self.geometry.groups, weight.shape
+        return weight.reshape(groups, -1, outputs, K).transpose(0, 2, 1, 3).reshape(self.geometry.weight_shape)
+
+    def _check_lengths(self, x, y):
+        wanted = self.geometry.checked_output_length(x.shape[-1])
+        if y.shape[-1] != wanted:
+            raise ValueError(f"y must be as long as the layer's output for this x, {wanted}, got shape {y.shape}")
+
+
+def statistics_of(geometry, dtype: np.dtype, bias: bool) -> Statistics:
+    """The sums of a layer with this geometry."""
+    kind = Statistics if isinstance(geometry, Geometry) else ConvStatistics
+    return kind(geometry, dtype, bias)
 
 
 def check_alpha(alpha) -> float:

@@ -64,8 +64,9 @@ _LONGEST = 2**62
 #: A layer's settings beside its sizes; a .npz file may hold them beside the weights, `convt1d apply` takes them.
 SETTINGS = ("stride", "padding", "output_padding", "groups", "dilation", "padding_mode")
 
-#: The most input steps that a kernel takes as one column (`Plan.alignment` in cpu/plan.py).
-ALIGNMENT = 2
+#: The most input steps that a kernel takes as one column (`Plan.alignment` in cpu/plan.py), and the most residue
+#: classes within which it pairs samples (`Plan.residues`).
+ALIGNMENT, MOST_RESIDUES = 2, 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +76,9 @@ class Window:
     start: int  # the first output sample, counted before any crop
     length: int  # how many
     halo: tuple[int, int]  # samples left and right of the input that its padding mode continues it by
-    # Which sample of a longer signal the input begins with; only its residue modulo ALIGNMENT matters. A kernel that
-    # takes samples in pairs takes the same ones whatever part of the signal is given.
+    # Which input step of a longer signal the input begins with; only its residue modulo `alignment` matters. A kernel
+    # that takes samples in pairs takes the same ones whatever part of the signal is given.
     origin: int = 0
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "origin", self.origin % ALIGNMENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +94,11 @@ class Geometry:
     groups: int = 1
     dilation: int = 1
     padding_mode: str = "zeros"
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int]:
+        """Of the weight in torch's layout."""
+        return self.in_channels, self.out_channels // self.groups, self.kernel_size
 
     def output_length(self, length: int, output_padding: int | None = None) -> int:
         """L_out for an input of `length` samples; may be < 1, see `checked_output_length`."""
@@ -131,6 +134,13 @@ class Geometry:
         span = self.dilation * (self.kernel_size - 1)
         return -((span - start) // self.stride), (stop - 1) // self.stride + 1
 
+    def adjoint(self) -> ConvGeometry:
+        """The convolution with the same weight, which carries an output's gradient back to the input's samples."""
+        return ConvGeometry(
+            self.out_channels, self.in_channels, self.kernel_size, self.stride, self.padding, self.dilation,
+            self.groups,
+        )  # fmt: skip
+
     def halo(self, output_padding: int) -> tuple[int, int]:
         """How many samples left and right of the input can reach the output."""
         left = self.padding[0]
@@ -160,12 +170,28 @@ class ConvGeometry:
     groups: int = 1
     padding_mode: str = "zeros"
 
+    @property
+    def weight_shape(self) -> tuple[int, int, int]:
+        """Of the weight in torch's layout."""
+        return self.out_channels, self.in_channels // self.groups, self.kernel_size
+
+    @property
+    def reach(self) -> int:
+        """Samples from the first tap to the last, both included."""
+        return self.dilation * (self.kernel_size - 1) + 1
+
+    def adjoint(self) -> Geometry:
+        """The transposed convolution with the same weight, whose output is cut to the input's samples by a window."""
+        return Geometry(
+            self.out_channels, self.in_channels, self.kernel_size, self.stride, self.padding, 0, self.groups,
+            self.dilation,
+        )  # fmt: skip
+
     def checked_output_length(self, length: int) -> int:
         """L_out for an input of `length` samples, or a ValueError that states both lengths."""
         if length < 1:
             raise ValueError(f"input length must be at least 1, got L = {length}")
-        reach = self.dilation * (self.kernel_size - 1) + 1
-        padded = length + sum(self.padding)
+        reach, padded = self.reach, length + sum(self.padding)
         if padded < reach:
             raise ValueError(
                 f"the kernel must not be longer than the padded input, but an input of length {length} with "
@@ -206,6 +232,12 @@ def branches(geometry: Geometry | ConvGeometry) -> Branches:
         taps=taps,
         long=geometry.kernel_size - (taps - 1) * period,
     )
+
+
+def alignment(geometry: Geometry | ConvGeometry) -> int:
+    """Input steps after which the pairs of samples that any kernel takes repeat."""
+    step = branches(geometry).step
+    return ALIGNMENT * step if step <= MOST_RESIDUES else ALIGNMENT
 
 
 def ceil_div(a: int, b: int) -> int:

@@ -11,7 +11,8 @@ A padding mode copies samples of x to positions outside it; what arrives there a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,7 +34,7 @@ _SUM_SIZE = 2**16
 class Backward:
     """A geometry with its weights, packed for the adjoint once per compute type."""
 
-    def __init__(self, geometry: Geometry, weight: np.ndarray):
+    def __init__(self, geometry: Any, weight: np.ndarray):
         self.geometry = geometry
         self.weight = weight
         self._adjoints: dict = {}
@@ -76,16 +77,12 @@ class Backward:
         op = geometry.output_padding
         if output_size is not None:
             op = geometry_module.output_padding_for(geometry, length, output_size, x.shape)
-        shape = (*x.shape[:-2], geometry.out_channels, geometry.checked_output_length(length, op))
-        if grad_output.shape != shape:
-            raise ValueError(
-                f"grad_output must have the shape of the output, {shape} for x of shape {x.shape}, "
-                f"got {grad_output.shape}"
-            )
+        out_length = geometry.checked_output_length(length, op)
+        check_grad_output(grad_output, geometry.out_channels, out_length, x)
         dtype = arrays.result_dtype(arrays.result_dtype(x.dtype, self.weight.dtype), grad_output.dtype)
         outside = (0, 0) if geometry.padding_mode == "zeros" else geometry.halo(op)
         sources = padding.halo_sources(outside, length, geometry.padding_mode)
-        runs = [*self._runs(-outside[0], 0, shape[-1]), *self._runs(length, length + outside[1], shape[-1])]
+        runs = [*self._runs(-outside[0], 0, out_length), *self._runs(length, length + outside[1], out_length)]
         return dtype, arrays.compute_dtype(dtype), Window(0, length, (0, 0)), outside, sources, runs
 
     def _runs(self, first, past, out_length):
@@ -106,19 +103,7 @@ class Backward:
     @np.errstate(over="ignore", invalid="ignore")
     def _grad_x(self, g, window, runs, compute, workers):
         geometry = self.geometry
-        adjoint = self._adjoints.get(compute)
-        if adjoint is None:
-            weight = arrays.cast("weight", self.weight, compute)
-            convolution = ConvGeometry(
-                geometry.out_channels,
-                geometry.in_channels,
-                geometry.kernel_size,
-                geometry.stride,
-                geometry.padding,
-                geometry.dilation,
-                geometry.groups,
-            )
-            adjoint = self._adjoints[compute] = Operator(convolution, weight.conj(), None)
+        adjoint = self._adjoint(compute)
         grad_x = adjoint.window(g, window, workers=workers)
         length = window.length
         for first, past in runs:
@@ -130,13 +115,23 @@ class Backward:
                     grad_x[..., source] += beyond[..., j]
         return grad_x
 
+    def _adjoint(self, compute):
+        """The operator that carries the output's gradient back to x, in a compute type."""
+        adjoint = self._adjoints.get(compute)
+        if adjoint is None:
+            weight = arrays.cast("weight", self.weight, compute)
+            adjoint = self._adjoints[compute] = Operator(self.geometry.adjoint(), weight.conj(), None)
+        return adjoint
+
     def _grad_weight(self, g, x, outside, sources, compute, allowed):
+        """x correlated with g, as the geometry of a transposed convolution has them."""
         from .cpu import _correlate, _runtime
         from .cpu.gradient import gradient_plan
 
+        transposed = self.geometry if isinstance(self.geometry, Geometry) else self._extended
         plan = self._plans.get(compute)
         if plan is None:
-            plan = self._plans[compute] = gradient_plan(self.geometry, compute, _runtime.machine())
+            plan = self._plans[compute] = gradient_plan(transposed, compute, _runtime.machine())
         if x.ndim == 2:
             x, g = x[None], g[None]
         if x.shape[0] == 0:
@@ -145,8 +140,67 @@ class Backward:
         multiply_adds = x.shape[0] * x.shape[2] * self.weight.size * (4 if compute.kind == "c" else 1)
         seconds = threads.estimate(multiply_adds, compute.itemsize * (x.size + g.size))
         n = threads.worthwhile(seconds, allowed)
-        _correlate.weight_gradient(plan, self.geometry, sources, outside, x, g, grad_weight, n)
+        _correlate.weight_gradient(plan, transposed, sources, outside, x, g, grad_weight, n)
         return grad_weight
+
+
+class ConvBackward(Backward):
+    """The same for a convolution: its gradients are those of the transposed one, with x and g in each other's place.
+
+    A padding mode other than zeros is an extension of x ahead of a convolution without padding; what arrives at the
+    samples around x adds to those that they copy.
+    """
+
+    geometry: ConvGeometry
+
+    def __init__(self, geometry: ConvGeometry, weight: np.ndarray):
+        super().__init__(geometry, weight)
+        around = (0, 0) if geometry.padding_mode == "zeros" else geometry.padding
+        self._around = around
+        self._extended = replace(geometry, padding=tuple(np.subtract(geometry.padding, around).tolist())).adjoint()
+
+    def _prepare(self, grad_output, x, output_size):
+        geometry = self.geometry
+        arrays.as_array("x", x, (2, 3))
+        arrays.as_array("grad_output", grad_output, (2, 3))
+        arrays.check_channels("x", x, self.weight, geometry.in_channels)
+        length = x.shape[-1]
+        check_grad_output(grad_output, geometry.out_channels, geometry.checked_output_length(length), x)
+        dtype = arrays.result_dtype(arrays.result_dtype(x.dtype, self.weight.dtype), grad_output.dtype)
+        left, right = self._around
+        window = Window(geometry.padding[0] - left, left + length + right, (0, 0))
+        index = padding.source_index(np.arange(-left, length + right), length, geometry.padding_mode)
+        return dtype, arrays.compute_dtype(dtype), window, (0, 0), index if left + right else None, None
+
+    @np.errstate(over="ignore", invalid="ignore")
+    def _grad_x(self, g, window, runs, compute, workers):
+        extended = self._adjoint(compute).window(g, window, workers=workers)
+        left, right = self._around
+        length = window.length - left - right
+        grad_x = np.ascontiguousarray(extended[..., left : left + length])
+        for at in (*range(-left, 0), *range(length, length + right)):
+            source = padding.source_index(np.array([at]), length, self.geometry.padding_mode)[0]
+            grad_x[..., source] += extended[..., left + at]
+        return grad_x
+
+    def _grad_weight(self, g, x, outside, sources, compute, allowed):
+        if sources is not None:
+            x = np.ascontiguousarray(x[..., sources])
+        none = padding.halo_sources((0, 0), g.shape[-1], "zeros")
+        return super()._grad_weight(x, g, outside, none, compute, allowed).conj()
+
+
+def backward_of(geometry: Geometry | ConvGeometry, weight: np.ndarray) -> Backward:
+    """The gradients of a layer with this geometry."""
+    return Backward(geometry, weight) if isinstance(geometry, Geometry) else ConvBackward(geometry, weight)
+
+
+def check_grad_output(grad_output: np.ndarray, channels: int, length: int, x: np.ndarray) -> None:
+    shape = (*x.shape[:-2], channels, length)
+    if grad_output.shape != shape:
+        raise ValueError(
+            f"grad_output must have the shape of the output, {shape} for x of shape {x.shape}, got {grad_output.shape}"
+        )
 
 
 def check_needs(needs) -> frozenset:

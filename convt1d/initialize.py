@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from . import geometry as geometry_module
-from .geometry import Geometry
+from .geometry import ConvGeometry, Geometry
 
 if TYPE_CHECKING:
     from .geometry import Size
@@ -37,13 +37,13 @@ def as_generator(rng) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def uniform(geometry: Geometry, dtype: np.dtype, rng: np.random.Generator, bias: bool):
-    """Weight and bias uniform in ±1/√((C_out / groups) · kernel_size); the reference's rule.
+def uniform(geometry: Geometry | ConvGeometry, dtype: np.dtype, rng: np.random.Generator, bias: bool):
+    """Weight and bias uniform in ±1/√(channels · kernel_size), with the weight's second axis; torch's rule.
 
     Complex values draw real and imaginary parts each from that range.
     """
-    per_group = geometry.out_channels // geometry.groups
-    bound = 1 / math.sqrt(per_group * geometry.kernel_size)
+    shape = geometry.weight_shape
+    bound = 1 / math.sqrt(shape[1] * shape[2])
 
     def draw(shape):
         values = rng.uniform(-bound, bound, shape)
@@ -51,7 +51,7 @@ def uniform(geometry: Geometry, dtype: np.dtype, rng: np.random.Generator, bias:
             values = values + 1j * rng.uniform(-bound, bound, shape)
         return values.astype(dtype)
 
-    weight = draw((geometry.in_channels, per_group, geometry.kernel_size))
+    weight = draw(shape)
     return weight, draw((geometry.out_channels,)) if bias else None
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The layer: parameters, weights, and a call."""
+"""The transposed layer: parameters, weights, and a call; and what it shares with `conv.Conv1d`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ import numpy as np
 
 from . import arrays, initialize
 from . import geometry as geometry_module
-from .fit import Statistics, check_alpha
-from .gradients import NEEDS, Backward, check_needs
-from .operator import Operator
+from .fit import check_alpha, statistics_of
+from .gradients import NEEDS, backward_of, check_needs
+from .operator import Operator, Pointwise
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, DTypeLike
 
+    from .activations import Activation
     from .geometry import Padding, PaddingMode, Precision, Size
     from .gradients import Gradients
+    from .stream import ConvTranspose1dStream
 
 
 def html_table(title: str, rows: Mapping[str, str]) -> str:
@@ -36,7 +38,286 @@ def _parameter(name):
     return property(attrgetter(f"_operator.geometry.{name}"), doc=f"The layer's {name}, as it was given.")
 
 
-class ConvTranspose1d:
+class Layer:
+    """What both layers are: a geometry with weights of their own. Use `ConvTranspose1d` or `Conv1d`."""
+
+    __slots__ = ("__weakref__", "_backward", "_operator", "_statistics")  # so that a misspelt attribute is an error
+
+    _operator: Any  # Operator
+    _backward: Any
+    _statistics: Any  # of partial_fit: they belong to the weights it found
+
+    @classmethod
+    def _of(cls, geometry, weight, bias):
+        """A layer with copies of these weights, which nothing drew."""
+        layer = cls.__new__(cls)
+        own = [None if a is None else np.array(a, a.dtype.newbyteorder("="), order="C") for a in (weight, bias)]
+        layer._set(geometry, *own)
+        return layer
+
+    def _set(self, geometry, weight, bias):
+        for array in (weight, bias):
+            if array is not None:
+                array.flags.writeable = False
+        self._operator = Operator(geometry, weight, bias)
+        self._backward = backward_of(geometry, weight)
+        self._statistics = None
+
+    @property
+    def weight(self) -> np.ndarray:
+        # a view: the array itself could be made writable again, and an edit would leave stale packs in use
+        return self._operator.weight.view()
+
+    @weight.setter
+    def weight(self, value: ArrayLike) -> None:
+        self._set(self._operator.geometry, self._own("weight", value, self.weight.shape), self._operator.bias)
+
+    @property
+    def bias(self) -> np.ndarray | None:
+        bias = self._operator.bias
+        return None if bias is None else bias.view()
+
+    @bias.setter
+    def bias(self, value: ArrayLike | None) -> None:
+        if value is not None:
+            value = self._own("bias", value, (self.out_channels,))
+        self._set(self._operator.geometry, self._operator.weight, value)
+
+    def _own(self, name, value, shape):
+        """A copy of `value` in the layer's dtype."""
+        value = arrays.as_shaped(name, value, shape)
+        return np.array(arrays.cast(name, value, self.dtype), order="C", copy=True)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the weights."""
+        return self.weight.dtype
+
+    # The constructor's other arguments: they live in the geometry and cannot be assigned.
+    in_channels = _parameter("in_channels")
+    out_channels = _parameter("out_channels")
+    kernel_size = _parameter("kernel_size")
+    stride = _parameter("stride")
+    groups = _parameter("groups")
+    dilation = _parameter("dilation")
+    padding_mode = _parameter("padding_mode")
+
+    @property
+    def padding(self) -> int | tuple[int, int]:
+        """As given: an int, or a pair where left and right differ."""
+        left, right = self._operator.geometry.padding
+        return left if left == right else (left, right)
+
+    def state_dict(self) -> dict[str, np.ndarray]:
+        """Copies of the weights by name, as torch names them.
+
+        Returns
+        -------
+        dict
+            Of "weight", and "bias" if there is one.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d
+        >>> {name: array.shape for name, array in ConvTranspose1d(8, 4, 16).state_dict().items()}
+        {'weight': (8, 4, 16), 'bias': (4,)}
+        """
+        state = {"weight": self.weight.copy()}
+        if self.bias is not None:
+            state["bias"] = self.bias.copy()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
+        """Take the weights from a mapping such as `state_dict` returns; all or nothing.
+
+        Parameters
+        ----------
+        state : mapping from str to array_like
+            "weight", and "bias" if the layer has one.
+
+        Raises
+        ------
+        ValueError
+            A name is missing or unknown, or a shape differs.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d
+        >>> one, other = ConvTranspose1d(8, 4, 16), ConvTranspose1d(8, 4, 16)
+        >>> other.load_state_dict(one.state_dict())
+        >>> bool((other.weight == one.weight).all())
+        True
+        """
+        wanted = {"weight"} | ({"bias"} if self.bias is not None else set())
+        if set(state) != wanted:
+            raise ValueError(f"state must hold exactly {sorted(wanted)}, got {sorted(map(str, state))}")
+        weight = self._own("weight", state["weight"], self.weight.shape)
+        bias = None if self.bias is None else self._own("bias", state["bias"], self.bias.shape)
+        self._set(self._operator.geometry, weight, bias)
+
+    def fit(self, x: ArrayLike, y: ArrayLike, *, alpha: float = 0.0, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn weights and bias from examples: least squares with a ridge penalty, in closed form.
+
+        Minimizes ``sum_n sample_weight[n] * ||y[n] - layer(x[n])||² + alpha * ||weight||²``; the bias carries no
+        penalty. The layer's present weights and earlier examples play no part.
+
+        Parameters
+        ----------
+        x : array_like, shape (N, C_in, L) or (C_in, L)
+            Inputs.
+        y : array_like, shape (N, C_out, L_out) or (C_out, L_out)
+            The outputs wanted; L_out is any length that the layer can give for this L, see `output_size`.
+        alpha : float
+            Penalty on the weights' squares, at least 0. The sum that it balances grows with N, L and the size of y.
+        sample_weight : array_like, shape (N,), optional
+            Weights of the samples, at least 0; 1 by default. A sample of weight 0 counts as absent.
+
+        Returns
+        -------
+        ConvTranspose1d or Conv1d
+            The layer itself.
+
+        Raises
+        ------
+        ValueError
+            A shape or value breaks its rule: NaN or inf in x or y, too; or the result exceeds the layer's dtype.
+        numpy.linalg.LinAlgError
+            A ValueError as well: the examples do not determine the weights. There are fewer equations than unknowns;
+            or x is constant, periodic or silent, so that rounding leaves no digit of the solution; or the bias
+            cannot be told from the weights. A penalty, ``alpha > 0``, helps.
+        TypeError
+            A parameter or element type is of the wrong kind, such as complex data for a real layer.
+        MemoryError
+            The normal equations do not fit into the machine's memory.
+
+        See Also
+        --------
+        partial_fit : the same from one batch after the other.
+
+        Notes
+        -----
+        Computed in float64 or complex128, and cast to the layer's dtype at the end. An error leaves the layer as it is.
+
+        The normal equations see the square of the data's condition number, after each channel has been scaled and,
+        if the layer has a bias, centred. Up to 1e7 or so the weights have some digits; beyond there is an error.
+
+        With ``R = min(K, stride / gcd(stride, dilation))`` output phases that have taps and
+        ``q = C_in / groups * ceil(K / R)`` weights in each, the cost is
+        ``N * L * groups * (q² / 2 + q * R * C_out / groups)`` multiply-adds for the sums and
+        ``groups * R * q³ / 6`` for the solution. Besides the data it needs ``(R + 3) * groups * (q + 1)²`` numbers.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> rng = np.random.default_rng(0)
+        >>> x = rng.standard_normal((8, 2, 50))
+        >>> known = ConvTranspose1d(2, 3, 7, stride=2, padding=3, dtype=float)
+        >>> layer = ConvTranspose1d(2, 3, 7, stride=2, padding=3, dtype=float).fit(x, known(x))
+        >>> np.abs(layer.weight - known.weight).max() < 1e-12
+        np.True_
+        """
+        alpha = check_alpha(alpha)
+        statistics = statistics_of(self._operator.geometry, self.dtype, self.bias is not None)
+        statistics.add(x, y, sample_weight)
+        self._set(self._operator.geometry, *statistics.solve(alpha))
+        return self
+
+    def partial_fit(
+        self, x: ArrayLike, y: ArrayLike, *, alpha: float = 0.0, sample_weight: ArrayLike | None = None
+    ) -> Self:
+        """Learn weights and bias from these examples and those of all `partial_fit` calls before.
+
+        The result is `fit`'s on all batches together, up to rounding; `alpha` is this call's. Only sums are kept,
+        so memory does not grow with the number of batches, whose N and L may differ. While the examples so far do not
+        determine the weights, these stay as they are, the sums are kept, and a RuntimeWarning says what is missing.
+
+        Parameters
+        ----------
+        x, y, alpha, sample_weight : array_like, array_like, float, array_like
+            As for `fit`.
+
+        Returns
+        -------
+        ConvTranspose1d or Conv1d
+            The layer itself.
+
+        Raises
+        ------
+        ValueError, TypeError, MemoryError
+            As `fit`, but for what more examples can mend. The batch then does not count.
+
+        Notes
+        -----
+        Each call copies the sums and solves the equations anew, at the cost given for `fit`: few large batches are
+        faster than many small ones. The sums, ``R * groups * (q + 1)²`` numbers, stay with the layer until its weights
+        come from elsewhere: `fit`, an assignment, `load_state_dict`. Copies and pickles of the layer hold them,
+        `state_dict` does not.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> rng = np.random.default_rng(0)
+        >>> known, layer = (ConvTranspose1d(1, 1, 4, stride=2, dtype=float) for _ in range(2))
+        >>> for _ in range(3):
+        ...     x = rng.standard_normal((1, 100))
+        ...     layer = layer.partial_fit(x, known(x))
+        >>> np.abs(layer.weight - known.weight).max() < 1e-12
+        np.True_
+        """
+        alpha = check_alpha(alpha)
+        # worked on apart, so that an interrupted call has not counted half a batch
+        statistics = copy.deepcopy(self._statistics)
+        if statistics is None:
+            statistics = statistics_of(self._operator.geometry, self.dtype, self.bias is not None)
+        statistics.add(x, y, sample_weight)
+        try:
+            weight, bias = statistics.solve(alpha)
+        except np.linalg.LinAlgError as error:
+            self._statistics = statistics
+            warnings.warn(f"partial_fit leaves the weights as they are so far: {error}", RuntimeWarning, stacklevel=2)
+        else:
+            self._set(self._operator.geometry, weight, bias)
+            self._statistics = statistics
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # packed weights are made again where the layer is used next
+        return {
+            "geometry": self._operator.geometry,
+            "weight": self.weight,
+            "bias": self.bias,
+            "statistics": self._statistics,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        weight, bias = state["weight"].copy(), state["bias"]
+        self._set(state["geometry"], weight, None if bias is None else bias.copy())
+        self._statistics = copy.deepcopy(state["statistics"])
+
+    def __repr__(self) -> str:
+        g = self._operator.geometry
+        text = f"{g.in_channels}, {g.out_channels}, kernel_size=({g.kernel_size},), stride=({g.stride},)"
+        left, right = g.padding
+        if left != right:
+            text += f", padding=({left}, {right})"
+        elif left:
+            text += f", padding=({left},)"
+        if g.dilation != 1:
+            text += f", dilation=({g.dilation},)"
+        if getattr(g, "output_padding", 0):
+            text += f", output_padding=({g.output_padding},)"
+        if g.groups != 1:
+            text += f", groups={g.groups}"
+        if self.bias is None:
+            text += ", bias=False"
+        if g.padding_mode != "zeros":
+            text += f", padding_mode={g.padding_mode}"
+        return f"{type(self).__name__}({text})"
+
+
+class ConvTranspose1d(Layer):
     """A 1-D transposed convolution with its weights, prepared once and applied to any number of inputs.
 
     Parameters
@@ -105,7 +386,7 @@ class ConvTranspose1d:
     ConvTranspose1d(512, 256, kernel_size=(16,), stride=(8,), padding=(4,))
     """
 
-    __slots__ = ("__weakref__", "_backward", "_operator", "_statistics")  # so that a misspelt attribute is an error
+    __slots__ = ()
 
     def __init__(
         self,
@@ -129,25 +410,10 @@ class ConvTranspose1d:
         bias = geometry_module.as_flag("bias", bias)
         dtype = arrays.layer_dtype(dtype)
         rng = initialize.as_generator(rng)
-        shape = (geometry.in_channels, geometry.out_channels // geometry.groups, geometry.kernel_size)
-        arrays.check_size("weight", shape, dtype)
+        arrays.check_size("weight", geometry.weight_shape, dtype)
         self._set(geometry, *initialize.uniform(geometry, dtype, rng, bias))
 
-    @classmethod
-    def _of(cls, geometry, weight, bias):
-        """A layer with copies of these weights, which nothing drew."""
-        layer = cls.__new__(cls)
-        own = [None if a is None else np.array(a, a.dtype.newbyteorder("="), order="C") for a in (weight, bias)]
-        layer._set(geometry, *own)
-        return layer
-
-    def _set(self, geometry, weight, bias):
-        for array in (weight, bias):
-            if array is not None:
-                array.flags.writeable = False
-        self._operator = Operator(geometry, weight, bias)
-        self._backward = Backward(geometry, weight)
-        self._statistics = None  # of partial_fit: they belong to the weights it found
+    output_padding = _parameter("output_padding")
 
     def __call__(
         self,
@@ -158,8 +424,11 @@ class ConvTranspose1d:
         out: np.ndarray | None = None,
         workers: int | None = None,
         precision: Precision = "float32",
+        before: Activation | None = None,
+        after: Activation | None = None,
+        add: ArrayLike | None = None,
     ) -> np.ndarray:
-        """Apply the layer.
+        """Apply the layer: ``after(layer(before(x))) + add``.
 
         Parameters
         ----------
@@ -177,6 +446,10 @@ class ConvTranspose1d:
             Most threads to use, as in `conv_transpose1d`.
         precision : {"float32", "tf32", "3xtf32"}
             The least precise arithmetic allowed for float32 and complex64 on a GPU, as in `conv_transpose1d`.
+        before, after : convt1d.activations.Activation, optional
+            Applied to x, and to the output with its bias, while they are in cache: no pass over memory of their own.
+        add : array_like of the output's shape, optional
+            Added at the end, such as a residual.
 
         Returns
         -------
@@ -198,7 +471,24 @@ class ConvTranspose1d:
         """
         if channels_last is not False:
             channels_last = geometry_module.as_flag("channels_last", channels_last)
-        return self._operator(x, output_size, out, workers, channels_last, precision)
+        pointwise = Pointwise.of(before, after, add, self._operator.geometry)
+        return self._operator(x, output_size, out, workers, channels_last, precision, 0, pointwise)
+
+    def stream(
+        self, *, workers: int | None = None, before: Activation | None = None, after: Activation | None = None
+    ) -> ConvTranspose1dStream:
+        """The layer on a signal that arrives in chunks: a `ConvTranspose1dStream`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> ConvTranspose1d(1, 1, 4, stride=2).stream().process(np.ones((1, 3))).shape
+        (1, 6)
+        """
+        from .stream import ConvTranspose1dStream
+
+        return ConvTranspose1dStream(self, workers=workers, before=before, after=after)
 
     def to(self, device: str) -> Self:
         """Copy the weights to a GPU before the first call there, or forget such copies.
@@ -291,133 +581,6 @@ class ConvTranspose1d:
             needs = check_needs(needs) - {"bias"}
         return self._backward(grad_output, x, needs, workers, output_size)
 
-    def fit(self, x: ArrayLike, y: ArrayLike, *, alpha: float = 0.0, sample_weight: ArrayLike | None = None) -> Self:
-        """Learn weights and bias from examples: least squares with a ridge penalty, in closed form.
-
-        Minimizes ``sum_n sample_weight[n] * ||y[n] - layer(x[n])||² + alpha * ||weight||²``; the bias carries no
-        penalty. The layer's present weights and earlier examples play no part.
-
-        Parameters
-        ----------
-        x : array_like, shape (N, C_in, L) or (C_in, L)
-            Inputs.
-        y : array_like, shape (N, C_out, L_out) or (C_out, L_out)
-            The outputs wanted; L_out is any length that the layer can give for this L, see `output_size`.
-        alpha : float
-            Penalty on the weights' squares, at least 0. The sum that it balances grows with N, L and the size of y.
-        sample_weight : array_like, shape (N,), optional
-            Weights of the samples, at least 0; 1 by default. A sample of weight 0 counts as absent.
-
-        Returns
-        -------
-        ConvTranspose1d
-            The layer itself.
-
-        Raises
-        ------
-        ValueError
-            A shape or value breaks its rule: NaN or inf in x or y, too; or the result exceeds the layer's dtype.
-        numpy.linalg.LinAlgError
-            A ValueError as well: the examples do not determine the weights. There are fewer equations than unknowns;
-            or x is constant, periodic or silent, so that rounding leaves no digit of the solution; or the bias
-            cannot be told from the weights. A penalty, ``alpha > 0``, helps.
-        TypeError
-            A parameter or element type is of the wrong kind, such as complex data for a real layer.
-        MemoryError
-            The normal equations do not fit into the machine's memory.
-
-        See Also
-        --------
-        partial_fit : the same from one batch after the other.
-
-        Notes
-        -----
-        Computed in float64 or complex128, and cast to the layer's dtype at the end. An error leaves the layer as it is.
-
-        The normal equations see the square of the data's condition number, after each channel has been scaled and,
-        if the layer has a bias, centred. Up to 1e7 or so the weights have some digits; beyond there is an error.
-
-        With ``R = min(K, stride / gcd(stride, dilation))`` output phases that have taps and
-        ``q = C_in / groups * ceil(K / R)`` weights in each, the cost is
-        ``N * L * groups * (q² / 2 + q * R * C_out / groups)`` multiply-adds for the sums and
-        ``groups * R * q³ / 6`` for the solution. Besides the data it needs ``(R + 3) * groups * (q + 1)²`` numbers.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from convt1d import ConvTranspose1d
-        >>> rng = np.random.default_rng(0)
-        >>> x = rng.standard_normal((8, 2, 50))
-        >>> known = ConvTranspose1d(2, 3, 7, stride=2, padding=3, dtype=float)
-        >>> layer = ConvTranspose1d(2, 3, 7, stride=2, padding=3, dtype=float).fit(x, known(x))
-        >>> np.abs(layer.weight - known.weight).max() < 1e-12
-        np.True_
-        """
-        alpha = check_alpha(alpha)
-        statistics = Statistics(self._operator.geometry, self.dtype, self.bias is not None)
-        statistics.add(x, y, sample_weight)
-        self._set(self._operator.geometry, *statistics.solve(alpha))
-        return self
-
-    def partial_fit(
-        self, x: ArrayLike, y: ArrayLike, *, alpha: float = 0.0, sample_weight: ArrayLike | None = None
-    ) -> Self:
-        """Learn weights and bias from these examples and those of all `partial_fit` calls before.
-
-        The result is `fit`'s on all batches together, up to rounding; `alpha` is this call's. Only sums are kept,
-        so memory does not grow with the number of batches, whose N and L may differ. While the examples so far do not
-        determine the weights, these stay as they are, the sums are kept, and a RuntimeWarning says what is missing.
-
-        Parameters
-        ----------
-        x, y, alpha, sample_weight : array_like, array_like, float, array_like
-            As for `fit`.
-
-        Returns
-        -------
-        ConvTranspose1d
-            The layer itself.
-
-        Raises
-        ------
-        ValueError, TypeError, MemoryError
-            As `fit`, but for what more examples can mend. The batch then does not count.
-
-        Notes
-        -----
-        Each call copies the sums and solves the equations anew, at the cost given for `fit`: few large batches are
-        faster than many small ones. The sums, ``R * groups * (q + 1)²`` numbers, stay with the layer until its weights
-        come from elsewhere: `fit`, an assignment, `load_state_dict`. Copies and pickles of the layer hold them,
-        `state_dict` does not.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from convt1d import ConvTranspose1d
-        >>> rng = np.random.default_rng(0)
-        >>> known, layer = (ConvTranspose1d(1, 1, 4, stride=2, dtype=float) for _ in range(2))
-        >>> for _ in range(3):
-        ...     x = rng.standard_normal((1, 100))
-        ...     layer = layer.partial_fit(x, known(x))
-        >>> np.abs(layer.weight - known.weight).max() < 1e-12
-        np.True_
-        """
-        alpha = check_alpha(alpha)
-        # worked on apart, so that an interrupted call has not counted half a batch
-        statistics = copy.deepcopy(self._statistics)
-        if statistics is None:
-            statistics = Statistics(self._operator.geometry, self.dtype, self.bias is not None)
-        statistics.add(x, y, sample_weight)
-        try:
-            weight, bias = statistics.solve(alpha)
-        except np.linalg.LinAlgError as error:
-            self._statistics = statistics
-            warnings.warn(f"partial_fit leaves the weights as they are so far: {error}", RuntimeWarning, stacklevel=2)
-        else:
-            self._set(self._operator.geometry, weight, bias)
-            self._statistics = statistics
-        return self
-
     def output_length(self, L: int) -> int:
         """Length of the output.
 
@@ -438,99 +601,6 @@ class ConvTranspose1d:
         1600
         """
         return self._operator.geometry.checked_output_length(geometry_module.as_length("L", L))
-
-    @property
-    def weight(self) -> np.ndarray:
-        # a view: the array itself could be made writable again, and an edit would leave stale packs in use
-        return self._operator.weight.view()
-
-    @weight.setter
-    def weight(self, value: ArrayLike) -> None:
-        self._set(self._operator.geometry, self._own("weight", value, self.weight.shape), self._operator.bias)
-
-    @property
-    def bias(self) -> np.ndarray | None:
-        bias = self._operator.bias
-        return None if bias is None else bias.view()
-
-    @bias.setter
-    def bias(self, value: ArrayLike | None) -> None:
-        if value is not None:
-            value = self._own("bias", value, (self.out_channels,))
-        self._set(self._operator.geometry, self._operator.weight, value)
-
-    def _own(self, name, value, shape):
-        """A copy of `value` in the layer's dtype."""
-        value = arrays.as_shaped(name, value, shape)
-        return np.array(arrays.cast(name, value, self.dtype), order="C", copy=True)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the weights."""
-        return self.weight.dtype
-
-    # The constructor's other arguments: they live in the geometry and cannot be assigned.
-    in_channels = _parameter("in_channels")
-    out_channels = _parameter("out_channels")
-    kernel_size = _parameter("kernel_size")
-    stride = _parameter("stride")
-    output_padding = _parameter("output_padding")
-    groups = _parameter("groups")
-    dilation = _parameter("dilation")
-    padding_mode = _parameter("padding_mode")
-
-    @property
-    def padding(self) -> int | tuple[int, int]:
-        """As given: an int, or a pair where left and right differ."""
-        left, right = self._operator.geometry.padding
-        return left if left == right else (left, right)
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Copies of the weights by name, as torch names them.
-
-        Returns
-        -------
-        dict
-            Of "weight", and "bias" if there is one.
-
-        Examples
-        --------
-        >>> from convt1d import ConvTranspose1d
-        >>> {name: array.shape for name, array in ConvTranspose1d(8, 4, 16).state_dict().items()}
-        {'weight': (8, 4, 16), 'bias': (4,)}
-        """
-        state = {"weight": self.weight.copy()}
-        if self.bias is not None:
-            state["bias"] = self.bias.copy()
-        return state
-
-    def load_state_dict(self, state: Mapping[str, ArrayLike]) -> None:
-        """Take the weights from a mapping such as `state_dict` returns; all or nothing.
-
-        Parameters
-        ----------
-        state : mapping from str to array_like
-            "weight", and "bias" if the layer has one.
-
-        Raises
-        ------
-        ValueError
-            A name is missing or unknown, or a shape differs.
-
-        Examples
-        --------
-        >>> from convt1d import ConvTranspose1d
-        >>> one, other = ConvTranspose1d(8, 4, 16), ConvTranspose1d(8, 4, 16)
-        >>> other.load_state_dict(one.state_dict())
-        >>> bool((other.weight == one.weight).all())
-        True
-        """
-        wanted = {"weight"} | ({"bias"} if self.bias is not None else set())
-        if set(state) != wanted:
-            raise ValueError(f"state must hold exactly {sorted(wanted)}, got {sorted(map(str, state))}")
-        weight = self._own("weight", state["weight"], self.weight.shape)
-        bias = None if self.bias is None else self._own("bias", state["bias"], self.bias.shape)
-        self._set(self._operator.geometry, weight, bias)
 
     # Weights from elsewhere, and to elsewhere: what each system means is in weights.py.
 
@@ -873,40 +943,6 @@ class ConvTranspose1d:
         from . import weights
 
         return weights.to_onnx(self._operator.geometry, self.weight, self.bias, path)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # packed weights are made again where the layer is used next
-        return {
-            "geometry": self._operator.geometry,
-            "weight": self.weight,
-            "bias": self.bias,
-            "statistics": self._statistics,
-        }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        weight, bias = state["weight"].copy(), state["bias"]
-        self._set(state["geometry"], weight, None if bias is None else bias.copy())
-        self._statistics = copy.deepcopy(state["statistics"])
-
-    def __repr__(self) -> str:
-        g = self._operator.geometry
-        text = f"{g.in_channels}, {g.out_channels}, kernel_size=({g.kernel_size},), stride=({g.stride},)"
-        left, right = g.padding
-        if left != right:
-            text += f", padding=({left}, {right})"
-        elif left:
-            text += f", padding=({left},)"
-        if g.dilation != 1:
-            text += f", dilation=({g.dilation},)"
-        if g.output_padding:
-            text += f", output_padding=({g.output_padding},)"
-        if g.groups != 1:
-            text += f", groups={g.groups}"
-        if self.bias is None:
-            text += ", bias=False"
-        if g.padding_mode != "zeros":
-            text += f", padding_mode={g.padding_mode}"
-        return f"{type(self).__name__}({text})"
 
     def _repr_html_(self) -> str:
         from . import info

@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from . import arrays, cuda, memory, padding, threads
 from . import geometry as geometry_module
-from .geometry import ALIGNMENT, ConvGeometry, Geometry, Window
+from .activations import Activation, as_activation
+from .geometry import ConvGeometry, Geometry, Window
 
 if TYPE_CHECKING:
     from .cuda.operator import DeviceOperator
@@ -27,6 +28,26 @@ class Calls(dict[Any, Any]):
         return call
 
 
+class Pointwise(NamedTuple):
+    """What a call computes in the layer's pass: y = after(layer(before(x))) + add."""
+
+    before: Activation | None
+    after: Activation | None
+    add: np.ndarray | None
+
+    @staticmethod
+    def of(before: Any, after: Any, add: Any, geometry: Geometry | ConvGeometry) -> Pointwise | None:
+        """The checked arguments of a call; None if there is nothing to compute."""
+        if before is None and after is None and add is None:
+            return None
+        before, after = as_activation("before", before), as_activation("after", after)
+        if before is not None:
+            before.check_layer("before", geometry.in_channels)
+        if after is not None:
+            after.check_layer("after", geometry.out_channels)
+        return Pointwise(before, after, None if add is None else arrays.as_array("add", add))
+
+
 class Operator:
     """A geometry, transposed or not, with its weights, packed once per compute type: what functions and layer run."""
 
@@ -34,11 +55,22 @@ class Operator:
         self.geometry = geometry
         self.weight = weight
         self.bias = bias
+        self._alignment = geometry_module.alignment(geometry)
         self._kernels: dict = {}
         self._calls = Calls()
         self._on_device: Any = None
 
-    def __call__(self, x, output_size=None, out=None, workers=None, channels_last=False, precision="float32", origin=0):
+    def __call__(
+        self,
+        x,
+        output_size=None,
+        out=None,
+        workers=None,
+        channels_last=False,
+        precision="float32",
+        origin=0,
+        pointwise=None,
+    ):
         allowed = None if workers is None else threads.count(workers)
         if precision != "float32":
             cuda.check_precision(precision)
@@ -46,17 +78,19 @@ class Operator:
             if arrays.is_device_array(x) and isinstance(self.geometry, Geometry):
                 from .cuda import interchange
 
+                if pointwise is not None:
+                    raise ValueError("before, after and add must be None for arrays on a GPU: apply them there")
                 if channels_last:
                     raise ValueError("channels_last must be False for arrays on a GPU, got True: x.swapaxes(-1, -2)")
                 return interchange.run(self.on_device(), x, output_size, out, precision)
             x = arrays.as_array("x", x, (2, 3))
         output_padding = None if output_size is None else self._output_padding(x, output_size, channels_last)
-        key = (x.dtype, x.shape, output_padding, channels_last, origin % ALIGNMENT)
+        key = (x.dtype, x.shape, output_padding, channels_last, origin % self._alignment)
         call = self._calls.get(key)
         if call is None:
-            window = replace(self._window(x, output_padding, channels_last), origin=origin)
+            window = replace(self._window(x, output_padding, channels_last), origin=origin % self._alignment)
             call = self._calls.remember(key, self._prepare(x, window, allowed, channels_last))
-        return self._run(call, x.swapaxes(-1, -2) if channels_last else x, out, allowed)
+        return self._run(call, x.swapaxes(-1, -2) if channels_last else x, out, allowed, pointwise)
 
     def on_device(self) -> DeviceOperator:
         """The same for arrays on a GPU; it holds the weights' copies there."""
@@ -78,8 +112,10 @@ class Operator:
         call = self._calls.get(key) or self._calls.remember(key, self._prepare(x, window, allowed))
         return self._run(call, x, out, allowed)
 
-    def _run(self, call, x, out, allowed):
+    def _run(self, call, x, out, allowed, pointwise=None):
         run, dtype, compute, bias, shape, empty, seconds = call
+        if pointwise is not None:
+            self._check_pointwise(pointwise, dtype, shape, out)
         if out is None:
             out = empty(shape, dtype)
         else:
@@ -89,10 +125,23 @@ class Operator:
         if x.dtype != compute or not x.flags.aligned:
             x = x.astype(compute)
         y = out if dtype == compute else memory.allocator(shape, compute)(shape, compute)
-        run(x, y, bias, threads.worthwhile(seconds, allowed))
+        if pointwise is None:
+            run(x, y, bias, threads.worthwhile(seconds, allowed))
+        else:
+            _run_pointwise(run, x, y, bias, threads.worthwhile(seconds, allowed), *pointwise)
         if y is not out:
             out[...] = y
         return out
+
+    @staticmethod
+    def _check_pointwise(pointwise, dtype, shape, out):
+        if dtype.kind == "c":
+            raise TypeError(f"before, after and add must be None where the result is complex, got dtype {dtype.name}")
+        if pointwise.add is not None:
+            arrays.check_shape("add", pointwise.add, shape)
+            arrays.check_cast("add", pointwise.add.dtype, dtype)
+            if out is not None:
+                arrays.check_out(out, shape, dtype, add=pointwise.add)
 
     def _length(self, x, channels_last):
         """The samples of an x whose shape is checked."""
@@ -129,8 +178,8 @@ class Operator:
         from .cpu import _tiles
 
         sources = padding.halo_sources(window.halo, length, geometry.padding_mode)
-        origin = window.origin % kernel.plan.alignment
-        left = window.start + kernel.plan.problem.reach + origin * geometry.stride
+        origin = window.origin % kernel.plan.repeat
+        left = kernel.plan.left(window.start, origin)
         large = memory.is_kept(math.prod(shape) * compute.itemsize)
         tiling = plan.cut(kernel.plan, kernel.machine, left, batch, length, window.length, large)
         run = _tiles.Run(kernel, tiling, left, batch, length, window.length, origin, sources)
@@ -163,3 +212,25 @@ class Operator:
             kernel = _tiles.Kernel(chosen, machine, weight, self.geometry.groups, allowed, other)
             found = self._kernels[compute, channels_last, short] = kernel, bias
         return found
+
+
+def _run_pointwise(run, x, y, bias, n, before, after, add):
+    """One pass where the plan allows it, else passes over x and y of their own: the same bits."""
+    if before is not None and not run.can_activate:
+        activated = np.empty(x.shape, x.dtype)
+        before.apply(x, activated, n)
+        x, before = activated, None
+    if add is not None:
+        add = np.ascontiguousarray(add, y.dtype)
+    if run.can_finish:
+        run(x, y, bias, n, before, after, add)
+        return
+    run(x, y, bias, n, before)
+    if after is not None and run.channels_last:
+        channels = np.ascontiguousarray(y.swapaxes(-1, -2))
+        after.apply(channels, channels, n)
+        y[...] = channels.swapaxes(-1, -2)
+    elif after is not None:
+        after.apply(y, y, n)
+    if add is not None:
+        y += add

@@ -23,21 +23,23 @@ from __future__ import annotations
 
 import weakref
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from . import arrays, padding, threads
 from . import geometry as geometry_module
-from .geometry import Geometry
-from .layer import ConvTranspose1d, html_table
-from .operator import Operator
+from .geometry import ConvGeometry, Geometry
+from .layer import ConvTranspose1d, Layer, html_table
+from .operator import Operator, Pointwise
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import Any
 
     from numpy.typing import ArrayLike
+
+    from .activations import Activation
 
 # Samples that the buffer has room for behind the history, at least; no less than the history either: it is moved to the
 # buffer's start only when the room is used up.
@@ -89,14 +91,143 @@ class Schedule:
 _windows: weakref.WeakKeyDictionary[Operator, Operator] = weakref.WeakKeyDictionary()
 
 
-def _window(operator: Operator, schedule: Schedule) -> Operator:
+def window_operator(operator: Operator, geometry: Geometry | ConvGeometry) -> Operator:
+    """The operator with another crop and padding mode that serves all streams of a layer's operator."""
+    if geometry == operator.geometry:
+        return operator
     found = _windows.get(operator)
     if found is None:
-        found = _windows[operator] = Operator(schedule.window, operator.weight, operator.bias)
+        found = _windows[operator] = Operator(geometry, operator.weight, operator.bias)
     return found
 
 
-class ConvTranspose1dStream:
+class LayerStream:
+    """What the streams of both layers are: a signal of one batch size, number of channels and dtype."""
+
+    _operator: Operator  # runs on what is kept
+    rate: Fraction  # output samples for an input sample
+    lag: Fraction  # output samples by which the stream is late at most
+    latency: int
+    warm_up: int
+
+    def __init__(self, layer: Layer, workers: int | None, before: Activation | None, after: Activation | None) -> None:
+        self._whole = layer._operator  # the weights; also what keeps the shared operator alive
+        self._geometry: Any = self._whole.geometry
+        mode = self._geometry.padding_mode
+        if padding.MODES[mode].needs is None:
+            possible = [mode for mode, known in padding.MODES.items() if known.needs is not None]
+            raise ValueError(
+                f"padding_mode must be {', '.join(possible[:-1])} or {possible[-1]} for a stream, "
+                f"got {mode!r}: its first output samples depend on the last input samples"
+            )
+        threads.count(workers)  # a wrong number is told here, not with the first chunk
+        self._workers = workers
+        self._pointwise = Pointwise.of(before, after, None, self._geometry)
+
+    def reset(self) -> None:
+        """Forget the signal, and the batch size, channels and dtype that its first chunk fixed."""
+        self._received = 0
+        self._flushed = False
+        self._lead: tuple[int, ...] | None = None
+        self._dtype: np.dtype | None = None
+        self._result = arrays.result_dtype(self._whole.weight.dtype, self._whole.weight.dtype)
+        self._late: Pointwise | None = self._pointwise  # what is left to the operator
+
+    def _checked(self, chunk: ArrayLike) -> np.ndarray:
+        """`chunk` as an array like the first one; the first one begins the signal."""
+        if (
+            type(chunk) is np.ndarray
+            and chunk.shape[:-1] == self._lead
+            and chunk.dtype == self._dtype
+            and not self._flushed
+        ):
+            return chunk
+        if self._flushed:
+            raise ValueError("chunk must not follow flush(), which ended the signal: reset() starts a new one")
+        chunk = arrays.as_array("chunk", chunk, (2, 3))
+        channels = self._geometry.in_channels
+        if chunk.shape[-2] != channels:
+            raise ValueError(
+                f"chunk must have shape (N, {channels}, n) or ({channels}, n) for a weight of shape "
+                f"{self._whole.weight.shape}, got {chunk.shape}"
+            )
+        if self._lead is None:
+            self._begin_signal(chunk)
+        elif chunk.shape[:-1] != self._lead:
+            raise ValueError(f"chunk must have the first one's shape {(*self._lead, 'n')}, got {chunk.shape}")
+        elif chunk.dtype != self._dtype:
+            raise TypeError(f"chunk must have the first one's dtype {self._dtype}, got {chunk.dtype}")
+        return chunk
+
+    def _begin_signal(self, samples: np.ndarray) -> None:
+        """A signal with the batch size, channels and dtype of `samples`."""
+        result = arrays.result_dtype(samples.dtype, self._whole.weight.dtype)
+        if self._pointwise is not None:
+            if result.kind == "c":
+                raise TypeError(f"before and after must be None where the result is complex, got dtype {result.name}")
+            early = self._pointwise.before is not None and samples.dtype == result == arrays.compute_dtype(result)
+            self._late = self._pointwise._replace(before=None) if early else self._pointwise
+        self._lead, self._dtype, self._result = samples.shape[:-1], samples.dtype, result
+
+    def _take(self, chunk: np.ndarray, room: np.ndarray) -> None:
+        """Copy a chunk to where it is kept. What comes before the layer is computed here, once for each sample, unless
+        only the operator widens the samples for it."""
+        if self._late is self._pointwise or self._pointwise is None or self._pointwise.before is None:
+            room[...] = chunk
+        else:
+            self._pointwise.before.apply(chunk, room, None if self._workers is None else threads.count(self._workers))
+
+    def _run(self, recent: np.ndarray, out: np.ndarray | None, origin: int) -> np.ndarray:
+        """The operator on a stretch of the signal that begins with sample `origin` of it."""
+        return self._operator(recent, None, out, self._workers, origin=origin, pointwise=self._late)
+
+    def _empty(self, out: np.ndarray | None) -> np.ndarray:
+        lead = (self._geometry.in_channels,) if self._lead is None else self._lead
+        shape = (*lead[:-1], self._geometry.out_channels, 0)
+        if out is None:
+            return np.empty(shape, self._result)
+        arrays.check_out(out, shape, self._result)
+        return out
+
+    def _state(self, samples: np.ndarray | None) -> dict[str, Any]:
+        return {
+            "geometry": repr(self._geometry),
+            "received": self._received,
+            "flushed": int(self._flushed),
+            "samples": samples,
+        }
+
+    def _check_state(self, state: Mapping[str, Any]) -> tuple[int, bool, np.ndarray | None]:
+        """What a state holds: samples received, whether it was flushed, and what was remembered, or None."""
+        names = {"geometry", "received", "flushed", "samples"}
+        if set(state) != names:
+            raise ValueError(f"state must hold exactly {sorted(names)}, got {sorted(map(str, state))}")
+        if str(state["geometry"]) != repr(self._geometry):
+            raise ValueError(
+                f"state must be of a stream with geometry {self._geometry!r}, got one with {state['geometry']}"
+            )
+        received = geometry_module.as_length("state['received']", state["received"], 0)
+        flushed = geometry_module.as_int("state['flushed']", state["flushed"], 0)
+        if flushed > 1:
+            raise ValueError(f"state['flushed'] must be 0 or 1, got {flushed}")
+        samples = state["samples"]
+        if samples is None and received:
+            raise ValueError(f"state['samples'] must be an array after {received} received samples, got None")
+        if samples is not None:
+            samples = arrays.as_array("state['samples']", samples, (2, 3))
+        return received, bool(flushed), samples
+
+    def _check_samples(self, samples: np.ndarray, received: int, kept: int) -> None:
+        channels = self._geometry.in_channels
+        if samples.shape[-2:] != (channels, kept):
+            raise ValueError(
+                f"state['samples'] must have shape (N, {channels}, {kept}) or ({channels}, {kept}) "
+                f"after {received} received samples, got {samples.shape}"
+            )
+        arrays.result_dtype(samples.dtype, self._whole.weight.dtype)
+
+
+class ConvTranspose1dStream(LayerStream):
     """A layer applied to a signal that arrives in chunks, of any lengths.
 
     What `process` and `flush` return, concatenated, is what the layer returns for the whole signal.
@@ -108,6 +239,8 @@ class ConvTranspose1dStream:
         stream keeps the weights that the layer has now.
     workers : int, optional
         Most threads to use for a chunk, as in `conv_transpose1d`.
+    before, after : convt1d.activations.Activation, optional
+        As in the layer's call.
 
     Attributes
     ----------
@@ -157,26 +290,27 @@ class ConvTranspose1dStream:
     True
     """
 
-    def __init__(self, layer: ConvTranspose1d, *, workers: int | None = None) -> None:
+    def __init__(
+        self,
+        layer: ConvTranspose1d,
+        *,
+        workers: int | None = None,
+        before: Activation | None = None,
+        after: Activation | None = None,
+    ) -> None:
         if not isinstance(layer, ConvTranspose1d):
             raise TypeError(f"layer must be a ConvTranspose1d, got {type(layer).__name__}")
-        geometry = layer._operator.geometry
-        if padding.MODES[geometry.padding_mode].needs is None:
-            possible = [mode for mode, known in padding.MODES.items() if known.needs is not None]
-            raise ValueError(
-                f"padding_mode must be {', '.join(possible[:-1])} or {possible[-1]} for a stream, "
-                f"got {geometry.padding_mode!r}: its first output samples depend on the last input samples"
-            )
-        threads.count(workers)  # a wrong number is told here, not with the first chunk
-        schedule = Schedule.of(geometry)
-        self.latency = schedule.latency
+        super().__init__(layer, workers, before, after)
+        schedule = Schedule.of(self._geometry)
+        self.latency, self.lag, self.rate = (
+            schedule.latency,
+            Fraction(schedule.latency),
+            Fraction(self._geometry.stride),
+        )
         self.warm_up = schedule.warm_up
-        self._whole = layer._operator  # the weights; also what keeps the shared operator alive
-        self._operator = _window(self._whole, schedule)
-        self._geometry = geometry
+        self._operator = window_operator(self._whole, schedule.window)
         self._history = schedule.history
         self._after = schedule.after
-        self._workers = workers
         self.reset()
 
     def __repr__(self) -> str:
@@ -209,14 +343,10 @@ class ConvTranspose1dStream:
         >>> stream.process(np.ones((5, 1, 3))).shape
         (5, 1, 6)
         """
+        super().reset()
         # The buffer holds, up to _end, the history; while nothing has been returned, room for it and all samples.
         self._buffer: Any = None
         self._end = self._history
-        self._received = 0
-        self._flushed = False
-        self._lead: tuple[int, ...] | None = None
-        self._dtype: np.dtype | None = None
-        self._result = arrays.result_dtype(self._whole.weight.dtype, self._whole.weight.dtype)
 
     def process(self, chunk: ArrayLike, out: np.ndarray | None = None) -> np.ndarray:
         """Take the next samples and return the output samples that they finish.
@@ -250,19 +380,15 @@ class ConvTranspose1dStream:
         """
         first = self._lead is None and not self._flushed
         try:
-            if (
-                type(chunk) is not np.ndarray
-                or chunk.shape[:-1] != self._lead
-                or chunk.dtype != self._dtype
-                or self._flushed
-            ):
-                chunk = self._checked(chunk)
-            n = chunk.shape[-1]  # type: ignore[union-attr]
+            chunk = self._checked(chunk)
+            n = chunk.shape[-1]
+            if self._buffer is None:
+                self._buffer = self._new_buffer(chunk.shape[:-1], chunk.dtype, self._history, n)
             buffer = self._buffer
             if self._end + n > buffer.shape[-1]:
                 buffer = self._make_room(n)
             start, end = self._end, self._end + n
-            buffer[..., start:end] = chunk
+            self._take(chunk, buffer[..., start:end])
             received = self._received + n
             if n == 0 or received < self.warm_up:
                 y = self._empty(out)
@@ -270,7 +396,7 @@ class ConvTranspose1dStream:
                 y = self._first_output(end, received, received, received * self._geometry.stride - self.latency, out)
             else:
                 recent = buffer[..., start - self._history : end]
-                y = self._operator(recent, None, out, self._workers, origin=self._received - self._history)
+                y = self._run(recent, out, self._received - self._history)
         except BaseException:
             if first:
                 self.reset()
@@ -315,7 +441,7 @@ class ConvTranspose1dStream:
                 y = self._first_output(end, length, length + self._after, missing, None)
             else:
                 recent = buffer[..., self._end - self._history : end]
-                y = self._operator(recent, None, None, self._workers, origin=length - self._history)
+                y = self._run(recent, None, length - self._history)
                 y = np.ascontiguousarray(y[..., :missing])
         self._flushed = True
         return y
@@ -342,12 +468,7 @@ class ConvTranspose1dStream:
         samples = None
         if self._buffer is not None:
             samples = self._buffer[..., self._end - self._remembered(self._received) : self._end].copy()
-        return {
-            "geometry": repr(self._geometry),
-            "received": self._received,
-            "flushed": int(self._flushed),
-            "samples": samples,
-        }
+        return self._state(samples)
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on from what `state` returned, here or in another stream of a layer with the same parameters.
@@ -374,61 +495,17 @@ class ConvTranspose1dStream:
         >>> bool((stream.process([[1.0, 2.0]]) == first).all())
         True
         """
-        names = {"geometry", "received", "flushed", "samples"}
-        if set(state) != names:
-            raise ValueError(f"state must hold exactly {sorted(names)}, got {sorted(map(str, state))}")
-        if str(state["geometry"]) != repr(self._geometry):
-            raise ValueError(
-                f"state must be of a stream with geometry {self._geometry!r}, got one with {state['geometry']}"
-            )
-        received = geometry_module.as_length("state['received']", state["received"], 0)
-        flushed = geometry_module.as_int("state['flushed']", state["flushed"], 0)
-        if flushed > 1:
-            raise ValueError(f"state['flushed'] must be 0 or 1, got {flushed}")
-        samples = state["samples"]
-        if samples is None:
-            if received:
-                raise ValueError(f"state['samples'] must be an array after {received} received samples, got None")
-            self.reset()
-        else:
-            samples = arrays.as_array("state['samples']", samples, (2, 3))
-            channels, kept = self._geometry.in_channels, self._remembered(received)
-            if samples.shape[-2:] != (channels, kept):
-                raise ValueError(
-                    f"state['samples'] must have shape (N, {channels}, {kept}) or ({channels}, {kept}) "
-                    f"after {received} received samples, got {samples.shape}"
-                )
-            result = arrays.result_dtype(samples.dtype, self._whole.weight.dtype)
-            self._begin(samples, result)
+        received, flushed, samples = self._check_state(state)
+        if samples is not None:
+            self._check_samples(samples, received, self._remembered(received))
+            buffer = self._new_buffer(samples.shape[:-1], samples.dtype, self._history, samples.shape[-1])
+        self.reset()
+        if samples is not None:
+            self._begin_signal(samples)
+            self._buffer = buffer
             self._end = self._history + (samples.shape[-1] if received < self.warm_up else 0)
             self._buffer[..., self._end - samples.shape[-1] : self._end] = samples
-            self._received = received
-        self._flushed = bool(flushed)
-
-    def _checked(self, chunk):
-        """`chunk` as an array like the first one; the first one begins the signal."""
-        if self._flushed:
-            raise ValueError("chunk must not follow flush(), which ended the signal: reset() starts a new one")
-        chunk = arrays.as_array("chunk", chunk, (2, 3))
-        channels = self._geometry.in_channels
-        if chunk.shape[-2] != channels:
-            raise ValueError(
-                f"chunk must have shape (N, {channels}, n) or ({channels}, n) for a weight of shape "
-                f"{self._whole.weight.shape}, got {chunk.shape}"
-            )
-        if self._lead is None:
-            result = arrays.result_dtype(chunk.dtype, self._whole.weight.dtype)
-            self._begin(chunk, result)
-        elif chunk.shape[:-1] != self._lead:
-            raise ValueError(f"chunk must have the first one's shape {(*self._lead, 'n')}, got {chunk.shape}")
-        elif chunk.dtype != self._dtype:
-            raise TypeError(f"chunk must have the first one's dtype {self._dtype}, got {chunk.dtype}")
-        return chunk
-
-    def _begin(self, samples, result):
-        """A signal with the batch size, channels and dtype of `samples`, and room for them."""
-        self._buffer = self._new_buffer(samples.shape[:-1], samples.dtype, self._history, samples.shape[-1])
-        self._lead, self._dtype, self._result = samples.shape[:-1], samples.dtype, result
+        self._received, self._flushed = received, flushed
 
     def _new_buffer(self, lead, dtype, kept, n):
         shape = (*lead, arrays.leading_dimension(kept + max(n, kept, _ROOM)))
@@ -463,17 +540,9 @@ class ConvTranspose1dStream:
             arrays.check_out(out, (*lead, wanted), self._result)
         window = self._buffer[..., end - fresh - history : end]
         window[..., :history] = self._outside(-history, 0, history + length, length)
-        y = self._operator(window, None, None, self._workers, origin=-history)
+        y = self._run(window, None, -history)
         y = y[..., self.latency : self.latency + wanted]
         if out is None:
             return np.ascontiguousarray(y)
         out[...] = y
-        return out
-
-    def _empty(self, out):
-        lead = (self._geometry.in_channels,) if self._lead is None else self._lead
-        shape = (*lead[:-1], self._geometry.out_channels, 0)
-        if out is None:
-            return np.empty(shape, self._result)
-        arrays.check_out(out, shape, self._result)
         return out

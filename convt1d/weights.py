@@ -109,7 +109,7 @@ def list_layers(path) -> list[LayerInfo]:
     [LayerInfo(name='up', weight_shape=(8, 4, 16), dtype='float64', bias=True, stride=8, padding=None,
                output_padding=None, groups=1, dilation=None, problem='')]
     """
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     with files.reading(path):
         if suffix == ".onnx":
             return [_describe(node) for node in _one_dimensional(files.onnx_model(path))]
@@ -118,7 +118,7 @@ def list_layers(path) -> list[LayerInfo]:
 
 
 def from_file(path, name=None, **geometry):
-    suffix = _suffix(path)
+    suffix = suffix_of(path)
     with files.reading(path):
         if name is not None and not isinstance(name, str):
             raise TypeError(f"name must be a string, got {name!r}")
@@ -132,7 +132,7 @@ def from_file(path, name=None, **geometry):
             if name is None:
                 found = _candidates(mapping)
                 name = _only([f.name for f in found if not f.problem] or [f.name for f in found], "name")
-            settings = _stored_settings(mapping, _prefix(name)) | geometry
+            settings = stored_settings(mapping, _prefix(name)) | geometry
             if "stride" not in settings:
                 raise TypeError("stride must be given: the file does not hold it")
             return from_state_dict(mapping, name, **settings)
@@ -148,7 +148,7 @@ def refuse_pickle(path) -> None:
         )
 
 
-def _suffix(path) -> str:
+def suffix_of(path) -> str:
     refuse_pickle(path)
     suffix = Path(path).suffix.lower()
     if suffix not in (".onnx", ".safetensors", ".npz"):
@@ -205,6 +205,20 @@ def _crops(left, right, stride, dilation):
 
 
 def from_state_dict(mapping, prefix="", *, groups=None, **sliding):
+    name, weight, bias = stored(mapping, prefix)
+    if bias is not None:
+        fitting = _groups(weight.shape, bias.shape)
+        if fitting is None:
+            raise ValueError(
+                f"{_prefix(prefix) + 'bias'!r} must have a multiple of C_out / groups = {weight.shape[1]} values, in "
+                f"groups that divide C_in = {weight.shape[0]}, got shape {bias.shape}"
+            )
+        groups = fitting if groups is None else groups
+    return _layer(name, weight, bias, groups=1 if groups is None else groups, **sliding)
+
+
+def stored(mapping, prefix):
+    """Name, weight and bias (or None) of a layer in a state, of either operator; weight_norm is folded."""
     if not isinstance(mapping, Mapping):
         raise TypeError(f"mapping must be a mapping from names to arrays, got {type(mapping).__name__}")
     if not isinstance(prefix, str):
@@ -218,18 +232,10 @@ def from_state_dict(mapping, prefix="", *, groups=None, **sliding):
     weight = arrays.as_array(repr(keys[-1]), loaded[-1], (3,))
     if len(keys) == 2:
         weight = _fold(repr(keys[1]), loaded[0], weight)
-    bias_key = prefix + "bias"
-    bias = mapping.get(bias_key)
+    bias = mapping.get(prefix + "bias")
     if bias is not None:
-        bias = _as_numpy(repr(bias_key), bias)
-        fitting = _groups(weight.shape, bias.shape)
-        if fitting is None:
-            raise ValueError(
-                f"{bias_key!r} must have a multiple of C_out / groups = {weight.shape[1]} values, in groups that "
-                f"divide C_in = {weight.shape[0]}, got shape {bias.shape}"
-            )
-        groups = fitting if groups is None else groups
-    return _layer(repr(keys[-1]), weight, bias, groups=1 if groups is None else groups, **sliding)
+        bias = _as_numpy(repr(prefix + "bias"), bias)
+    return repr(keys[-1]), weight, bias
 
 
 def from_torch(module):
@@ -333,13 +339,24 @@ def _candidates(mapping) -> list[LayerInfo]:
         groups, known, problem = bias and _groups(shape, bias), {}, ""
         try:
             _weight_keys(prefix, names)
-            settings = ({"groups": groups} if groups else {}) | _stored_settings(mapping, prefix)
+            settings = ({"groups": groups} if groups else {}) | stored_settings(mapping, prefix)
             checked = _check(shape, **settings)
             known = {setting: getattr(checked, setting) for setting in settings if setting != "padding_mode"}
         except (ValueError, TypeError) as error:
             problem = str(error)
         found.append(LayerInfo(prefix.removesuffix("."), shape, dtype, bias is not None, **known, problem=problem))  # type: ignore[arg-type]
     return found
+
+
+def only_layer(mapping) -> str:
+    """The prefix of the one layer that a state holds, of either operator."""
+    found = [
+        prefix.removesuffix(".")
+        for prefix, names in _by_layer(mapping).items()
+        for form in [next((form for form in _FORMS if form in names), None)]
+        if form and len(_spec(mapping, names[form])[0]) == 3
+    ]
+    return _only(found, "name")
 
 
 def _spec(mapping, name):
@@ -349,16 +366,16 @@ def _spec(mapping, name):
     return tuple(getattr(value, "shape", ())), str(getattr(value, "dtype", ""))
 
 
-def _stored_settings(mapping, prefix):
+def stored_settings(mapping, prefix, names=SETTINGS):
     """The geometry that lies beside the weights of a .npz file, or in the metadata of a .safetensors file."""
-    settings = {}
+    settings, prefix = {}, _prefix(prefix)
     if isinstance(mapping, files.Safetensors):
-        for name in SETTINGS:
+        for name in names:
             if text := mapping.metadata.get(prefix + name):
                 numbers = [int(part) if part.isdecimal() else part for part in text.split()]
                 settings[name] = numbers[0] if len(numbers) == 1 else tuple(numbers)
     if isinstance(mapping, files.Npz):
-        for name in SETTINGS:
+        for name in names:
             if prefix + name in mapping:
                 shape, _ = mapping.spec(prefix + name)
                 if shape not in ((), (1,), (2,)):
@@ -399,6 +416,11 @@ def from_keras(layer_or_kernel, bias=None, *, stride=None, padding=None, output_
     return _layer("kernel", weight, _optional("bias", _keras_value(bias)), **_crops(left, right, stride, dilation))
 
 
+def numpy_of(name, value):
+    """A kernel or bias of Keras or JAX."""
+    return _as_numpy(name, _keras_value(value))
+
+
 def _keras_value(variable):
     """What a variable of Keras 3 holds, a tensor of its backend; a Keras 2 variable has a method of that name."""
     value = getattr(variable, "value", None)
@@ -417,7 +439,7 @@ def from_jax(kernel, bias=None, *, stride, padding, dilation=1, transpose_kernel
     elif isinstance(padding, str):
         left, right = _window(padding, reach, stride, None)
     else:
-        left, right = _pair(padding)
+        left, right = pair(padding)
         if not use_consistent_padding:  # samples around the input that the stride has spread, not crops
             left, right = reach - 1 - left, reach - 1 - right
     return _layer("kernel", weight, _optional("bias", bias), padding_mode=mode, **_crops(left, right, stride, dilation))
@@ -447,7 +469,7 @@ def _window(padding, reach, stride, output_padding):
     return left, total - left
 
 
-def _pair(padding):
+def pair(padding):
     """JAX's and Flax' explicit padding: an int, (a, b), or one of those in a list."""
     if isinstance(padding, (tuple, list)) and len(padding) == 1:
         padding = padding[0]
@@ -492,13 +514,6 @@ def onnx_geometry(
         stride, padding, output_padding, groups, dilation.
     """
 
-    def one(name, values, default, least):
-        if not values:
-            return default
-        if len(values) != 1:
-            raise ValueError(f"{name} must hold one number, got {list(values[:9])}")
-        return as_int(name, values[0], least)
-
     kernel_size = weight_shape[2]
     if one("kernel_shape", kernel_shape, kernel_size, 1) != kernel_size:
         raise ValueError(f"kernel_shape must be that of the weight {tuple(weight_shape)}, got {list(kernel_shape)}")
@@ -527,6 +542,15 @@ def onnx_geometry(
     return geometry | {"groups": group}
 
 
+def one(name, values, default, least):
+    """The one number of an attribute that holds a list."""
+    if not values:
+        return default
+    if len(values) != 1:
+        raise ValueError(f"{name} must hold one number, got {list(values[:9])}")
+    return as_int(name, values[0], least)
+
+
 def from_onnx(model_or_path, node=None, *, length=None):
     if hasattr(model_or_path, "SerializeToString") and hasattr(model_or_path, "graph"):
         return _from_onnx(model_or_path, None, node, length)
@@ -535,7 +559,13 @@ def from_onnx(model_or_path, node=None, *, length=None):
 
 
 def _from_onnx(model, folder, name, length=None):
-    nodes = list(_conv_transposes(model))
+    weight, bias, geometry = node_named(model, folder, name, "ConvTranspose", onnx_geometry, length)
+    return _layer("weight", weight, bias, **geometry)
+
+
+def node_named(model, folder, name, operator, geometry_of, length):
+    """Weight, bias and geometry of one node of an operator."""
+    nodes = list(nodes_of(model, operator))
     if name is not None and not isinstance(name, str):
         raise TypeError(f"node must be a string, got {name!r}")
     if name is None:
@@ -543,17 +573,17 @@ def _from_onnx(model, folder, name, length=None):
     matching = [node for node in nodes if node.label == name] or [n for n in nodes if name in n.proto.output]
     if len(matching) != 1:
         known = _listed([node.label for node in nodes if node.rank in (1, None)])
-        many = "more than one ConvTranspose has" if matching else "no ConvTranspose has"
+        many = f"more than one {operator} has" if matching else f"no {operator} has"
         raise ValueError(f"node must name one by its name or an output: {many} {name!r}; there are {known or 'none'}")
     node = matching[0]
     if node.rank not in (1, None):
-        raise ValueError(f"node {name!r} must be 1-D, got a {node.rank}-D ConvTranspose")
+        raise ValueError(f"node {name!r} must be 1-D, got a {node.rank}-D {operator}")
     weight, bias = node.weight(), node.bias()
-    geometry = node.geometry(length)
+    geometry = node.geometry(length, geometry_of)
     weight = files.onnx_array("weight", weight, folder)
     if bias is not None:
         bias = files.onnx_array("bias", bias, folder)
-    return _layer("weight", weight, bias, **geometry)
+    return weight, bias, geometry
 
 
 def _describe(node):
@@ -562,7 +592,7 @@ def _describe(node):
     try:
         known["weight_shape"], known["dtype"] = files.onnx_spec(node.weight())
         node.bias()
-        geometry = _check(known["weight_shape"], **node.geometry(None))
+        geometry = _check(known["weight_shape"], **node.geometry(None, onnx_geometry))
         known |= {name: getattr(geometry, name) for name in SETTINGS if name != "padding_mode"}
         return LayerInfo(node.label, **known)
     except (ValueError, TypeError) as error:
@@ -651,19 +681,19 @@ class _Node:
             sizes["pads"] = sizes.get("pads", 0) // 2
             return max(sizes.values()) or None
 
-    def geometry(self, length):
+    def geometry(self, length, geometry_of):
         attributes = {}
         for attribute in self.proto.attribute:
             kind, field = _ATTRIBUTES.get(attribute.name, (0, ""))
             if attribute.type != kind or attribute.ref_attr_name:
-                raise ValueError(f"attribute {attribute.name!r} must be one of ConvTranspose's, of its type")
+                raise ValueError(f"attribute {attribute.name!r} must be one of {self.proto.op_type}'s, of its type")
             value = getattr(attribute, field)
             attributes[attribute.name] = value.decode() if field == "s" else value
         if length is None and attributes.get("output_shape"):
             length = self._length()
         elif length is not None:
             length = as_length("length", length)
-        return onnx_geometry(tuple(self.weight().dims), length, **attributes)
+        return geometry_of(tuple(self.weight().dims), length, **attributes)
 
     def _length(self):
         """L, from the shape that the graph states or that follows; None if it is open."""
@@ -693,8 +723,8 @@ def _inferred_lengths(model):
         return {}
 
 
-def _conv_transposes(model):
-    """Every ConvTranspose of the model, also in the bodies of If, Loop and Scan."""
+def nodes_of(model, operator="ConvTranspose"):
+    """Every node of an operator in the model, also in the bodies of If, Loop and Scan."""
     inferred = cache(lambda: _inferred_lengths(model))  # once, however many nodes ask
     graphs = deque([(model.graph, None, ""), *((function, None, function.name) for function in model.functions)])
     while graphs:
@@ -703,14 +733,14 @@ def _conv_transposes(model):
         producers = {output: node for node in proto.node for output in node.output if output}
         graph = _Graph(stored, producers, {} if function else _lengths(proto), around)
         for node in proto.node:
-            if node.op_type == "ConvTranspose" and node.domain in ("", "ai.onnx"):
+            if node.op_type == operator and node.domain in ("", "ai.onnx"):
                 yield _Node(node, graph, inferred, function)
             graphs += [(a.g, graph, function) for a in node.attribute if a.HasField("g")]
             graphs += [(g, graph, function) for a in node.attribute for g in a.graphs]
 
 
 def _one_dimensional(model):
-    return [node for node in _conv_transposes(model) if node.rank in (1, None)]
+    return [node for node in nodes_of(model) if node.rank in (1, None)]
 
 
 def save(geometry: Geometry, state: dict[str, np.ndarray], path) -> None:
@@ -734,7 +764,8 @@ def save(geometry: Geometry, state: dict[str, np.ndarray], path) -> None:
         raise ValueError(f"path must end in .npz or .safetensors, got {str(path)!r}; layer.to_onnx writes .onnx")
 
 
-def to_onnx(geometry: Geometry, weight, bias, path=None):
+def to_onnx(geometry, weight, bias, path=None):
+    """Of either operator."""
     onnx = files.need("onnx", "writing .onnx")
     numbers = {dtype: number for number, (dtype, _) in files.ONNX_TYPES.items()}
     if weight.dtype.name not in numbers:
@@ -743,19 +774,24 @@ def to_onnx(geometry: Geometry, weight, bias, path=None):
         raise ValueError(f"padding_mode must be 'zeros' for ONNX, got {geometry.padding_mode!r}")
     if weight.nbytes >= 2**31 - 2**20:
         raise ValueError(f"weight must be smaller than 2 GiB for ONNX, got {weight.nbytes} bytes")
-    # ONNX Runtime refuses output_padding >= stride, which a large dilation allows: less of the crop is the same
     left, right = geometry.padding
-    less = min(right, geometry.output_padding) if geometry.output_padding >= geometry.stride else 0
+    operator, name, only_transposed = "Conv", "conv", {}
+    if isinstance(geometry, Geometry):
+        # ONNX Runtime refuses output_padding >= stride, which a large dilation allows: less of the crop is the same
+        less = min(right, geometry.output_padding) if geometry.output_padding >= geometry.stride else 0
+        right -= less
+        operator, name = "ConvTranspose", "conv_transpose"
+        only_transposed["output_padding"] = [geometry.output_padding - less]
     kind, make = numbers[weight.dtype.name], onnx.helper.make_tensor
     tensors = {name: array for name, array in (("weight", weight), ("bias", bias)) if array is not None}
     node = onnx.helper.make_node(
-        "ConvTranspose",
+        operator,
         ["x", *tensors],
         ["y"],
-        "conv_transpose",
+        name,
         strides=[geometry.stride],
-        pads=[left, right - less],
-        output_padding=[geometry.output_padding - less],
+        pads=[left, right],
+        **only_transposed,
         dilations=[geometry.dilation],
         group=geometry.groups,
         kernel_shape=[geometry.kernel_size],

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The HiFi-GAN V1 generator, with random weights (Kong, Kim and Bae, arXiv:2010.05646)."""
+"""The HiFi-GAN V1 generator, with random weights (Kong, Kim and Bae, arXiv:2010.05646); names as in jik876/hifi-gan."""
 
 import torch
 from torch import nn
@@ -40,12 +40,13 @@ class Generator(nn.Module):
 
         self.conv_pre = loud(nn.Conv1d(MELS, 512, 7, padding=3))
         self.ups = nn.ModuleList(loud(nn.ConvTranspose1d(i, o, k, s, (k - s) // 2)) for i, o, k, s in UPSAMPLE)
-        self.resblocks = nn.ModuleList(nn.ModuleList(ResBlock(o, k, norm) for k in KERNELS) for _, o, _, _ in UPSAMPLE)
+        self.resblocks = nn.ModuleList(ResBlock(o, k, norm) for _, o, _, _ in UPSAMPLE for k in KERNELS)
         self.conv_post = loud(nn.Conv1d(32, 1, 7, padding=3))
 
     def forward(self, x):
         x = self.conv_pre(x)
-        for up, blocks in zip(self.ups, self.resblocks, strict=True):
+        for i, up in enumerate(self.ups):
             x = up(nn.functional.leaky_relu(x, 0.1))
+            blocks = self.resblocks[i * len(KERNELS) : (i + 1) * len(KERNELS)]
             x = sum(block(x) for block in blocks) / len(blocks)
         return torch.tanh(self.conv_post(nn.functional.leaky_relu(x)))

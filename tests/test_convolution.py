@@ -148,6 +148,30 @@ def test_views_and_out():
     assert conv1d(x[:0], w).shape == (0, 5, 28)
 
 
+@pytest.mark.parametrize("kernel", ["winograd", "fused_winograd"])
+@pytest.mark.parametrize("dilation", [*range(1, 10), 15, 16, 17, 31, 40, 128, 300])
+def test_pairs_within_residue_classes(kernel, dilation, monkeypatch):
+    """Lengths around whole sets of columns, exact on integers; both operators."""
+    monkeypatch.setenv("CONVT1D_KERNEL", kernel)
+    rng = np.random.default_rng(dilation)
+    shapes = ((2, 9, 70, 1), (3, 8, 4 * dilation, 2), (4, 3, 901, 1), (7, 17, 6 * dilation + 1, 3))
+    for k, c_out, length, batch in shapes:
+        span = dilation * (k - 1)
+        x = rng.integers(-4, 5, (batch, 5, length))
+        w, b = rng.integers(-4, 5, (c_out, 5, k)), rng.integers(-4, 5, c_out)
+        left = int(rng.integers(0, span + 1))
+        expected = naive.conv1d(x, w, b, 1, (left, span - left), dilation)
+        transposed = naive.conv_transpose1d(x, w.transpose(1, 0, 2), b, 1, (left, span - left), 0, 1, dilation)
+        for dtype in (np.float32, np.float64):
+            arrays = x.astype(dtype), w.astype(dtype), b.astype(dtype)
+            found = conv1d(*arrays, padding=(left, span - left), dilation=dilation, workers=2)
+            np.testing.assert_array_equal(found, expected)
+            found = convt1d.conv_transpose1d(
+                arrays[0], arrays[1].transpose(1, 0, 2), arrays[2], padding=(left, span - left), dilation=dilation
+            )
+            np.testing.assert_array_equal(found, transposed)
+
+
 @pytest.mark.parametrize(
     ("given", "error", "words"),
     [

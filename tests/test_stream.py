@@ -529,14 +529,18 @@ def test_restore_without_memory_leaves_the_stream_as_it_was(monkeypatch):
         stream.process(x)
 
 
-@pytest.mark.parametrize("kernel_size", [16, 20, 24, 27])
+@pytest.mark.parametrize(
+    ("kernel_size", "stride", "dilation"),
+    [(16, 8, 1), (20, 8, 1), (24, 8, 1), (27, 8, 1), (12, 1, 3), (8, 1, 5), (12, 1, 9), (12, 1, 20)],
+)
 @pytest.mark.parametrize("mode", MODES)
-def test_long_chunks_of_many_channels_have_the_bits_of_the_whole(kernel_size, mode):
+def test_long_chunks_of_many_channels_have_the_bits_of_the_whole(kernel_size, stride, dilation, mode):
     """Winograd's products take pairs of samples: the same ones, wherever a chunk begins. `flush` adds a short one."""
     rng = np.random.default_rng(0)
     x, w = normal(rng, (256, 400), np.float32), normal(rng, (256, 32, kernel_size), np.float32)
-    layer = layer_of(w, stride=8, padding=4, padding_mode=mode)
+    layer = layer_of(w, stride=stride, dilation=dilation, padding=4, padding_mode=mode)
     stream = ConvTranspose1dStream(layer)
     y = np.concatenate([stream.process(chunk) for chunk in cut(x, [100, 133, 201, 240, 307, 340])], axis=-1)
-    assert layer._operator._kernel(np.dtype("f4"), 1, False, False)[0].plan.alignment == 2
+    plan = layer._operator._kernel(np.dtype("f4"), 1, False, False)[0].plan
+    assert (plan.alignment, plan.repeat) == (2, 2 * dilation)
     np.testing.assert_array_equal(y, layer(x)[..., : y.shape[-1]])

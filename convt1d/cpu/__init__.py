@@ -13,6 +13,7 @@
     _tiles.pyx       the tile loop; it knows no kernel           _tile.pxd      what a kernel sees of layer and call
     _rows.pxd        loading a tile of x                         _columns.pxd   columns, and their interleave into y
     _load.pxd        reading a signal, continued or split        _pack.pxd      which weight a row of columns meets
+    _finish.pxd      the epilogue: an activation and a residual  _activate.pyx  activations of whole arrays
     _correlate.pyx   the weights' gradient
     _blas.pxd        the only file that touches BLAS
     _runtime.pyx     instruction set, OpenMP and forks, workspaces     _openmp.h, _team.h, _shares.h
@@ -32,6 +33,7 @@ branch              polyphase branch: the taps whose products land in one residu
 column              what one input step adds to every branch of a block; a tile's columns are a matrix, a row a branch
 consistent          a plan whose bits do not depend on the batch and on how a signal is cut into calls
 edge buffer         where a fused kernel stores columns of which only a part belongs to the output
+epilogue            what is computed on y while it is in cache: an activation, and a residual that is added
 entry               a branch and an input step of a column: where that row of columns belongs in the output
 form                what `pack` and `load` say of numbers that a kernel treats apart: NaN, infinite, very large
 history             columns before a tile's first whose inputs its taps reach
@@ -43,6 +45,7 @@ piece               channels and taps of x that the workspace holds at a time
 plane               one of the rows of the tile that a row of x becomes: 1, or 3 to 4 for Winograd's products
 tile                the columns that a thread computes at a time
 work item           a tile of one sample and group, for some of the weight blocks
+set of columns      those of one pair of samples in each residue class of a dilated layer, which stand side by side
 workspace           2 MiB of a thread: the tile of x, its columns, and a pointer and a bias for each row
 """
 

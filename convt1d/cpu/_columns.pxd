@@ -145,6 +145,40 @@ cdef inline void interleave_channels(const Layer *layer, const Call *call, const
         e += parts
 
 
+cdef inline void weave_run(const Layer *layer, const Call *call, const Block *block, const Tile *tile,
+                           Py_ssize_t sample, Py_ssize_t i0, Py_ssize_t i1, Py_ssize_t at,
+                           real unused) noexcept nogil:
+    """The same for columns in sets of d: their runs of d numbers, even ones and odd ones, take turns in y.
+
+        even  e0 e1 e2 | e3 ...
+        odd   o0 o1 o2 | o3 ...     ->     y:  e0 e1 e2 o0 o1 o2 | e3 ...       whole sets by a microkernel
+    """
+    cdef Py_ssize_t _o, p, d = layer.shape.residues, left = call.output.left, column
+    cdef Py_ssize_t start = max(2 * i0, left), stop = min(2 * i1, left + call.output.length)
+    # whole sets lie at positions lo .. hi-1
+    cdef Py_ssize_t lo = min((start + 2 * d - 1) // (2 * d) * 2 * d, stop), hi = max(stop // (2 * d) * 2 * d, lo)
+    cdef const real **sources = <const real **>tile.sources
+    cdef const real *bias = <const real *>tile.bias
+    cdef real *y = (<real *>call.output.y - left
+                    + ((sample * layer.shape.groups + tile.group) * layer.shape.outputs + block.output0)
+                    * call.output.length)
+    for _o in range(block.outputs):
+        if hi > lo:
+            column = at + lo // 2 - i0
+            layer.microkernels.weave(y + lo, sources[0] + column, sources[1] + column, d, (hi - lo) // 2, bias)
+        p = start
+        while p < stop:
+            if p == lo and hi > lo:
+                p = hi
+                continue
+            column = at - i0 + p // (2 * d) * d + p % d
+            y[p] = sources[p // d % 2][column] + bias[0]
+            p += 1
+        y += call.output.length
+        sources += 2
+        bias += 2
+
+
 cdef inline void end_block(const Layer *layer, const Call *call, const Block *block, const Tile *tile,
                            real unused) noexcept nogil:
     """Interleave the tile's columns; in a merged batch some may lie in the history between two samples.
@@ -161,7 +195,9 @@ cdef inline void end_block(const Layer *layer, const Call *call, const Block *bl
             length = min(length, call.cut.columns - within)
             skip = min(length, max(0, call.cut.history - within))
             done, within, length = done + skip, within + skip, length - skip
-        if length > 0 and layer.shape.channels_last:
+        if length > 0 and layer.shape.residues > 1:
+            weave_run[real](layer, call, block, tile, sample, i + within, i + within + length, done, 0)
+        elif length > 0 and layer.shape.channels_last:
             interleave_channels[real](layer, call, block, tile, sample, i + within, i + within + length, done, 0)
         elif length > 0:
             for run in range(layer.runs):

@@ -189,7 +189,7 @@ cdef void run(const Job *job, const Block *block, const real *x, const real *g, 
             unfold[real](job, block, g, i + k, min(r, n - k), tile + k * job.cut.ldc)
             k += r
     job.microkernels.correlate(<const void **>rows, stride, block.nrows, tile, job.cut.ldc, sums, job.cut.ldc, n,
-                               block.ncolumns, job.microkernels.rows_ahead)
+                               block.ncolumns, job.microkernels.sizes.rows_ahead)
 
 
 cdef void finish(const Job *job, const Block *block, const real *sums, const real **rows, const real *zeros,

@@ -54,7 +54,7 @@ cdef inline void load_run(const Signal *signal, const Microkernels *microkernels
         microkernels.deinterleave(dst + lo, ldd, x + (i + lo) * sl + c0, sl, c1 - c0, hi - lo)
     if rows:
         microkernels.copy(dst + lo, ldd, x + c0 * signal.sc + i + lo, signal.sc, c1 - c0, hi - lo,
-                          microkernels.rows_ahead)
+                          microkernels.sizes.rows_ahead)
     for c in range(c0, c1):
         row = x + (c // parts) * signal.sc + (c % parts) * signal.sp if parts > 1 else x + c * signal.sc
         for j in range(lo):

@@ -2,50 +2,75 @@
 """Which weight a row of columns meets: what every kernel packs from."""
 
 from convt1d.cpu._microkernels cimport Sum, real
-from convt1d.cpu._tile cimport Block, Layer, Strides
+from convt1d.cpu._tile cimport Block, Layer, Row, Weights
 
 
-# What a row of the columns adds to the place of its weights.
-cdef struct Row:
-    Py_ssize_t place
-    Py_ssize_t part         # of the output: 0 re, 1 im
-
-
-cdef inline Row row_at(const Layer *layer, const Block *block, Py_ssize_t row, const Strides *strides) noexcept nogil:
-    cdef Row found
-    cdef Py_ssize_t output, branch
-    if row < block.long_rows:
-        output, branch = row // block.long_branches, row % block.long_branches
-    else:
-        row -= block.long_rows
-        output = row // (block.branches - block.long_branches)
-        branch = row % (block.branches - block.long_branches) + block.long_branches
-    branch += block.branch0
-    found.part = branch % layer.shape.parts
-    found.place = (block.output0 + output) * strides.output + branch // layer.shape.parts * strides.tap
-    return found
-
-
-cdef inline Py_ssize_t pack_rows(const Layer *layer, const real *w, Py_ssize_t c, Py_ssize_t m, Py_ssize_t taps,
-                                 const Strides *strides, const Row *row, Py_ssize_t n, real *out) noexcept nogil:
-    """The weights that n rows, channel and tap of the real problem meet; returns n. A branch has `taps` taps.
+cdef inline void find_rows(const Layer *layer, const Block *block, const Weights *weights, Row *row) noexcept nogil:
+    """The rows of a block: of long branches, then of the others.
 
     Complex (re, im):   y_re = w_re x_re - w_im x_im
                         y_im = w_im x_re + w_re x_im
     """
-    cdef Py_ssize_t r, branch = c % layer.input_rows.count, parts = layer.shape.parts, tap
-    tap = branch // parts + layer.shape.period * (taps - 1 - m if layer.shape.correlates else m)
-    w += (c // layer.input_rows.count) * strides.channel + tap * strides.tap
-    if parts == 1:
-        for r in range(n):
-            out[r] = w[row[r].place]
-    elif c % 2 == 0:
-        for r in range(n):
-            out[r] = w[row[r].place + row[r].part]
-    else:
-        for r in range(n):
-            out[r] = w[row[r].place] if row[r].part else -w[row[r].place + 1]
-    return n
+    cdef Py_ssize_t half, output, branch, part, place, parts = layer.shape.parts
+    for half in range(2):
+        for output in range(block.output0, block.output0 + block.outputs):
+            for branch in range(block.branch0 + (block.long_branches if half else 0),
+                                block.branch0 + (block.branches if half else block.long_branches)):
+                part = branch % parts
+                place = output * weights.output + branch // parts * weights.tap
+                row.re, row.im = place + part, place + parts - 1 - part
+                row += 1
+
+
+cdef inline void gather(const Layer *layer, const Weights *weights, const Row *row, Py_ssize_t n, Py_ssize_t c0,
+                        Py_ssize_t c1, Py_ssize_t m0, Py_ssize_t m1, Py_ssize_t taps, real *out,
+                        Py_ssize_t ahead) noexcept nogil:
+    """The weights that n rows meet, out[c, m, row]: channels c0 .. c1-1 of the real problem, and of the taps
+    m0 .. m1-1 those that a channel has. A branch has `taps` taps. `ahead`: from `out` to where the next rows go.
+
+    Each call of the microkernel takes many channels with few of their input rows, or many input rows of a channel.
+    """
+    cdef Py_ssize_t count = layer.input_rows.count, long = layer.input_rows.long, parts = layer.shape.parts
+    cdef Py_ssize_t c, past, r, r0, r1, m
+    if c1 - c0 >= count * (count // parts):
+        for c in range(c0, c0 + count):
+            m = max(m0, 1) if c % count >= long else m0
+            gather_channels[real](layer, weights, row, n, c, (c1 - c - 1) // count + 1, count, m, m1, taps,
+                                  pairs(layer, 0, count, m0, m1), out + n * pairs(layer, c0, c, m0, m1), ahead)
+        return
+    c = c0
+    while c < c1:
+        r0 = c % count
+        r1 = long if r0 < long else count
+        past = min(c - r0 + r1, c1)
+        m = m0 if r0 < long else max(m0, 1)
+        for r in range(min(parts, past - c)):
+            gather_channels[real](layer, weights, row, n, c + r, (past - c - r - 1) // parts + 1, parts, m, m1, taps,
+                                  parts * (m1 - m), out + r * n * (m1 - m), ahead)
+        out += (past - c) * n * (m1 - m)
+        c = past
+
+
+cdef inline void gather_channels(const Layer *layer, const Weights *weights, const Row *row, Py_ssize_t n,
+                                 Py_ssize_t c, Py_ssize_t channels, Py_ssize_t apart, Py_ssize_t m0, Py_ssize_t m1,
+                                 Py_ssize_t taps, Py_ssize_t pairs_apart, real *out, Py_ssize_t ahead) noexcept nogil:
+    """Channels that are `apart` from each other, `c` the first: all input channels' same row, or one's branches."""
+    cdef Py_ssize_t count = layer.input_rows.count, parts = layer.shape.parts, i, m, r
+    cdef Py_ssize_t step = layer.shape.period * (-weights.tap if layer.shape.correlates else weights.tap)
+    cdef Py_ssize_t first = c // count * weights.channel + c % count // parts * weights.tap
+    cdef bint imaginary = c % parts
+    first += layer.shape.period * weights.tap * (taps - 1 - m0 if layer.shape.correlates else m0)
+    if m1 <= m0:
+        return
+    layer.microkernels.gather(out, n * pairs_apart, <const real *>weights.w + first,
+                              weights.channel if apart == count else weights.tap, step,
+                              &row.im if imaginary else &row.re, n, m1 - m0, channels, ahead)
+    if imaginary:
+        for i in range(channels):
+            for m in range(m1 - m0):
+                for r in range(n):
+                    if row[r].im > row[r].re:
+                        out[i * n * pairs_apart + m * n + r] *= -1
 
 
 cdef inline Py_ssize_t pairs(const Layer *layer, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t m0,

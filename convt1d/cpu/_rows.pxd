@@ -1,27 +1,36 @@
 # SPDX-License-Identifier: MIT
-"""Loading a tile of x: the samples of one signal or of a merged batch, as rows of `cut.ldx` numbers."""
+"""Loading a tile of x: the samples of one signal or of a merged batch, as rows of `cut.ldx` numbers.
+
+The activation that comes before the layer is applied to the rows while they are in L1: the numbers 0 around a signal
+stay 0, and the other padding modes copy samples.
+"""
 
 from libc.string cimport memset
 
 from convt1d.cpu._load cimport load_branches, load_run
 from convt1d.cpu._microkernels cimport real
-from convt1d.cpu._tile cimport Call, Layer, Tile
+from convt1d.cpu._tile cimport Activation, Call, Layer, Tile
 
 
-cdef inline void load_samples(const Layer *layer, const Call *call, const real *x, Py_ssize_t c0, Py_ssize_t c1,
-                              Py_ssize_t i, Py_ssize_t n, real *dst) noexcept nogil:
+cdef inline void load_samples(const Layer *layer, const Call *call, const Activation *before, const real *x,
+                              Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, real *dst) noexcept nogil:
     """Samples i .. i+n-1 of the channels c0 .. c1-1, or of a convolution's input rows."""
+    cdef Py_ssize_t c, at
     if layer.shape.correlates:
         load_branches[real](&call.x, layer.microkernels, &layer.input_rows, x, layer.shape.parts, c0, c1, i, n, dst,
                             call.cut.ldx)
     else:
         load_run[real](&call.x, layer.microkernels, x, layer.shape.parts, c0, c1, i, n, dst, call.cut.ldx)
+    for c in range(c0, c1 if before.kind else c0):
+        at = c // layer.input_rows.count * before.next
+        layer.microkernels.activate(before.kind, dst, NULL, dst, n, before.a[at], before.b[at])
+        dst += call.cut.ldx
 
 
-cdef inline int load_rows(const Layer *layer, const Call *call, const real *x, Py_ssize_t c0, Py_ssize_t c1,
-                          Py_ssize_t i, Py_ssize_t n, real *dst, real *row, int form) noexcept nogil:
+cdef inline int load_rows(const Layer *layer, const Call *call, const Activation *before, const real *x, Py_ssize_t c0,
+                          Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, real *dst, real *row, int form) noexcept nogil:
     """The usual `load_function`: one row of the tile for each row of x."""
-    load_samples[real](layer, call, x, c0, c1, i, n, dst)
+    load_samples[real](layer, call, before, x, c0, c1, i, n, dst)
     return form
 
 
@@ -33,7 +42,7 @@ cdef inline int load_tile(const Layer *layer, const Call *call, const Tile *tile
     """
     cdef int form
     if (call.cut.merged and call.x.length < layer.memory.few_samples and call.x.hl == 0 and call.x.hr == 0
-            and not layer.shape.correlates and layer.planes == 1):
+            and not layer.shape.correlates and layer.planes == 1 and call.before.kind == 0):
         load_merged[real](layer, call, tile, f, width, dst)
         return layer.form
     form = load_columns[real](layer, call, tile, f, width, dst, row, layer.form)
@@ -45,9 +54,12 @@ cdef inline int load_tile(const Layer *layer, const Call *call, const Tile *tile
 cdef inline int load_columns(const Layer *layer, const Call *call, const Tile *tile, Py_ssize_t f, Py_ssize_t width,
                              real *dst, real *row, int asked) noexcept nogil:
     cdef Py_ssize_t n = tile.sample, within, length, i, c, done = 0, c0 = tile.piece.c0, c1 = tile.piece.c1
-    cdef const real *x = (<const real *>call.x.x
-                          + tile.group * (layer.shape.channels // layer.input_rows.count) * call.x.sc)
+    cdef Py_ssize_t channel = tile.group * (layer.shape.channels // layer.input_rows.count)
+    cdef const real *x = <const real *>call.x.x + channel * call.x.sc
+    cdef Activation before = call.before
     cdef int form = asked
+    before.a += channel * before.next
+    before.b += channel * before.next
     while done < width:
         within, length = f + done, width - done
         if call.cut.merged:
@@ -57,7 +69,8 @@ cdef inline int load_columns(const Layer *layer, const Call *call, const Tile *t
             if n >= call.cut.batch:
                 break
         i = call.cut.first - call.cut.history + within
-        form = max(form, layer.ops.load(layer, call, x + n * call.x.sn, c0, c1, i, length, dst + done, row, asked))
+        form = max(form, layer.ops.load(layer, call, &before, x + n * call.x.sn, c0, c1, i, length, dst + done,
+                                          row, asked))
         done += length
     if done < call.cut.ldx:
         for c in range(layer.planes * (c1 - c0)):

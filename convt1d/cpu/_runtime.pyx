@@ -68,11 +68,11 @@ def use(row):
     cdef int transposes = INSTRUCTION_SETS.index(row.transposes) if row.transposes in INSTRUCTION_SETS else _SET
     for is_double in range(2):
         fill_microkernels(&_tables[is_double], _SET, is_double, min(transposes, _SET))
-        _tables[is_double].rows_ahead = row.memory.rows_ahead
-        _tables[is_double].weights_ahead = row.memory.weights_ahead
-    rows = _tables[0].rows
-    vectors = tuple(block_vectors(rows, _tables[0].vectors, n) for n in range(1, rows + 1))
-    _machine = Machine(INSTRUCTION_SETS[_SET], rows, _tables[0].bytes, vectors, row)
+        _tables[is_double].sizes.rows_ahead = row.memory.rows_ahead
+        _tables[is_double].sizes.weights_ahead = row.memory.weights_ahead
+    rows = _tables[0].sizes.rows
+    vectors = tuple(block_vectors(rows, _tables[0].sizes.vectors, n) for n in range(1, rows + 1))
+    _machine = Machine(INSTRUCTION_SETS[_SET], rows, _tables[0].sizes.bytes, vectors, row)
 
 
 use(tuning.row_for(INSTRUCTION_SETS[_SET], made_by_intel()))

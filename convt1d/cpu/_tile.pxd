@@ -14,15 +14,16 @@ from libc.stdint cimport int64_t
 from convt1d.cpu._load cimport InputRows, Signal
 from convt1d.cpu._microkernels cimport Microkernels, Prefetch, real
 
-# Packs one block of a group's weights w[c, o, k], of any strides. Returns the packed form: 0, or what else the kernel
-# wants to know when it multiplies.
-ctypedef int (*pack_function)(const Layer *layer, const Block *block, const void *w, const Strides *strides,
-                              void *out) noexcept nogil
+# Packs the channels c0 .. c1-1 of one block into their places in `out`, the block's packed weights. `row` holds the
+# block's rows. Returns their form: 0, or what else the kernel wants to know when it multiplies.
+ctypedef int (*pack_function)(const Layer *layer, const Block *block, const Weights *weights, const Row *row,
+                              Py_ssize_t c0, Py_ssize_t c1, void *out) noexcept nogil
 
 # Loads columns i .. i+n-1 of the channels c0 .. c1-1 of one sample into rows of ldx, by way of `row` if it needs
-# one. Returns the form of the tile; `form` is the one asked for.
-ctypedef int (*load_function)(const Layer *layer, const Call *call, const void *x, Py_ssize_t c0, Py_ssize_t c1,
-                              Py_ssize_t i, Py_ssize_t n, void *dst, void *row, int form) noexcept nogil
+# one, with the activation `before` applied to the samples. Returns the form of the tile; `form` is the one asked for.
+ctypedef int (*load_function)(const Layer *layer, const Call *call, const Activation *before, const void *x,
+                              Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, void *dst, void *row,
+                              int form) noexcept nogil
 
 # Multiplies one piece of a tile with one weight block; the last piece of a block stores its output.
 ctypedef void (*run_function)(const Layer *layer, const Call *call, const Block *block, Tile *tile,
@@ -33,8 +34,18 @@ cdef struct Ops:
     load_function load
     run_function run
 
-cdef struct Strides:
-    Py_ssize_t channel, output, tap     # of the weights, in real numbers
+cdef struct Activation:        # of `Microkernels.activate`
+    int kind                   # 0: the identity
+    const double *a            # its parameters: one of each, or one for each channel
+    const double *b
+    Py_ssize_t next            # from a channel's parameters to the next channel's: 0 or 1
+
+cdef struct Weights:           # w[c, o, k] of one group, of any strides
+    const void *w
+    Py_ssize_t channel, output, tap     # strides, in real numbers
+
+cdef struct Row:               # what a row of columns adds to the place of its weights
+    Py_ssize_t re, im          # for a real channel, or the real part of a complex one; for the imaginary part
 
 cdef struct Block:
     Py_ssize_t output0, outputs
@@ -45,16 +56,19 @@ cdef struct Block:
     Py_ssize_t long_branches, long_rows  # their rows come first
 
 cdef struct Entry:
-    Py_ssize_t phase, shift    # its column i stands at stride*(i + shift) + phase - left of the output
+    # Its column i stands at stride*(i + shift) + phase - left of the output; the first of a set so, if there are sets,
+    # the others behind it.
+    Py_ssize_t phase, shift
     Py_ssize_t branch, step
     Py_ssize_t first, last     # the q = i + shift whose position is inside the output: first <= q < last
 
 cdef struct Shape:
     Py_ssize_t parts, channels, outputs, groups
-    Py_ssize_t stride          # output positions from one column to the next
+    Py_ssize_t stride          # output positions of a column; of sets of them, on average
     Py_ssize_t taps            # of a long branch, as the tile loop counts them
     Py_ssize_t step, period
     Py_ssize_t alignment       # input steps of a column
+    Py_ssize_t residues        # columns come in sets of so many, see plan.Plan
     bint correlates            # a convolution: taps count from the last, rows of x are residue classes
     bint channels_last         # of y
     bint consecutive           # the entries of a block, or of each run of it, lie side by side in the output
@@ -80,6 +94,8 @@ cdef struct Layer:
 cdef struct Output:
     void *y
     const void *bias           # or NULL
+    Activation after           # applied to columns + bias
+    const void *add            # laid out as y, added last; or NULL
     Py_ssize_t length, left    # in real numbers
     Entry *entries
     Py_ssize_t nentries
@@ -96,6 +112,7 @@ cdef struct Room:              # plan.Workspace
 
 cdef struct Call:
     Signal x
+    Activation before          # applied to x
     Output output
     Cut cut
     Room room

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from convt1d.activations import Activation
 from convt1d.cpu.machine import Machine
 from convt1d.cpu.plan import Plan, Tiling
 
@@ -23,6 +24,9 @@ class Kernel:
     ) -> None: ...
 
 class Run:
+    can_activate: bool
+    can_finish: bool
+    channels_last: bool
     def __init__(
         self,
         kernel: Kernel,
@@ -35,5 +39,12 @@ class Run:
         sources: Sequence[NDArray[np.int64]],
     ) -> None: ...
     def __call__(
-        self, x: NDArray[np.inexact], y: NDArray[np.inexact], bias: NDArray[np.inexact] | None, threads: int
+        self,
+        x: NDArray[np.inexact],
+        y: NDArray[np.inexact],
+        bias: NDArray[np.inexact] | None,
+        threads: int,
+        before: Activation | None = None,
+        after: Activation | None = None,
+        add: NDArray[np.inexact] | None = None,
     ) -> None: ...

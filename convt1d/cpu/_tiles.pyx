@@ -6,6 +6,7 @@
     load      x[c, i - step*m]  ->  tile of x      only edge tiles see the padding mode's sources; a convolution's
                                                    strided input is split into its residue classes, one row each
     run       weights^T x tile  ->  y              as the kernel does it (kernels/*.pxd)
+    finish    after(y) + add    ->  y              an activation and a residual, where a call has them
 
 Tiles, weight blocks, groups and samples are independent: any order, any number of threads, the same bits.
 The loop knows no kernel: it calls the three functions of `Ops`. Everything here assumes checked arguments.
@@ -18,14 +19,16 @@ from cython.parallel cimport prange
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
+from convt1d.cpu._finish cimport finish_block
 from convt1d.cpu._load cimport floor_div
 from convt1d.cpu._microkernels cimport Prefetch, end_nontemporal_stores, real
+from convt1d.cpu._pack cimport find_rows
 from convt1d.cpu._rows cimport load_tile
 from convt1d.cpu._runtime cimport (
     MOST_THREADS, SHARE_PARTS, RegionTimer, Shares, add_items, begin_region, finish_region, give_workspace,
     microkernels_for, next_part, share_out, take_workspace, team,
 )
-from convt1d.cpu._tile cimport Block, Call, Entry, Layer, Ops, Strides, Tile
+from convt1d.cpu._tile cimport Activation, Block, Call, Entry, Layer, Ops, Row, Tile, Weights
 from convt1d.cpu.kernels cimport direct, fused, fused_winograd, gemm, winograd
 
 import numpy as np
@@ -46,6 +49,9 @@ cdef enum:
     NEVER = 0
     WHOLE_TILES = 1     # those wholly inside the signal
     PARTS = 2           # the inside of every tile; only its edges are copied
+
+cdef enum:
+    PACKED_CHANNELS = 32    # that are packed at a time: of each block a run of some KiB
 
 # Which tile of x a thread's workspace holds: consecutive work items of the same tile load it once.
 cdef struct LoadedTile:
@@ -93,12 +99,12 @@ cdef inline Prefetch prefetch_for(const Layer *layer, const Call *call, const Ti
     `origin`: where column 0 of x lies. `single`: all of x is loaded in one piece.
     """
     cdef Prefetch prefetch
-    cdef Py_ssize_t ldx = call.x.sc if inside else call.cut.ldx, rows = layer.microkernels.rows_ahead
+    cdef Py_ssize_t ldx = call.x.sc if inside else call.cut.ldx, rows = layer.microkernels.sizes.rows_ahead
     cdef Py_ssize_t outputs = call.cut.batch * layer.shape.groups * layer.shape.outputs
     prefetch.y_lines.rows = prefetch.x_ahead = prefetch.y_ahead = 0
     if outputs * call.output.length * <Py_ssize_t>sizeof(real) > layer.memory.y_stays:
         prefetch.y_ahead = layer.memory.y_ahead // <Py_ssize_t>sizeof(real)
-    prefetch.weights_ahead = layer.microkernels.weights_ahead
+    prefetch.weights_ahead = layer.microkernels.sizes.weights_ahead
     prefetch.nontemporal = call.cut.nontemporal
     prefetch.x_two_channels = layer.memory.x_two_channels
     if call.in_place == PARTS:
@@ -135,6 +141,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Tile *tile, Py_ssize_t 
                                + layer.input_rows.offsets[0])
     cdef bint single = layer.piece_taps >= taps and layer.piece_channels >= channels
     cdef bint is_loaded = not inside and loaded.f0 == tile.f0
+    cdef bint finishes = call.output.after.kind != 0 or call.output.add != NULL
     tile.prefetch = prefetch_for[real](layer, call, tile, inside, single, origin, workspace)
     tile.x, tile.ldx, tile.form = workspace, call.x.sc if inside else call.cut.ldx, loaded.form
     for b in range(b0, b1):
@@ -160,6 +167,8 @@ cdef void run_tile(const Layer *layer, const Call *call, Tile *tile, Py_ssize_t 
                     if tile.piece.c1 == channels:       # the next tile
                         tile.prefetch.next_tile = call.cut.tile - tile.piece.c0 * tile.ldx
                 layer.ops.run(layer, call, &layer.blocks[b], tile, weights)
+                if finishes and tile.piece.last:
+                    finish_block[real](layer, call, &layer.blocks[b], tile, 0)
                 tile.piece.c0 = tile.piece.c1
             tile.piece.m0 = tile.piece.m1
     if not inside:
@@ -211,7 +220,7 @@ cdef int in_place(const Layer *layer, const Call *call, Py_ssize_t size) noexcep
     uses only its row's length in every so many bytes.
     """
     cdef Py_ssize_t distance = call.x.sc * size, row = call.cut.tile * size
-    if call.x.sl != 1 or call.cut.merged or layer.in_place == NEVER:
+    if call.x.sl != 1 or call.cut.merged or layer.in_place == NEVER or call.before.kind:
         return NEVER
     if layer.in_place == PARTS:
         return PARTS        # each sample is read about once
@@ -219,6 +228,39 @@ cdef int in_place(const Layer *layer, const Call *call, Py_ssize_t size) noexcep
     if layer.shape.channels * row > 512 * 1024 or layer.shape.channels * distance > 512 * 1024 and row < distance:
         return NEVER
     return layer.in_place
+
+
+cdef Activation activation_of(activation, const double *identity):
+    """An `activations.Activation`, or None, whose parameters the caller holds."""
+    cdef Activation found
+    cdef const double[::1] a
+    cdef const double[::1] b
+    found.kind, found.next, found.a, found.b = 0, 0, identity, identity
+    if activation is not None:
+        a, b = activation.a, activation.b
+        found.kind, found.next, found.a, found.b = activation.kind, a.shape[0] > 1, &a[0], &b[0]
+    return found
+
+
+# ---- packed weights ---------------------------------------------------------------------------------------
+
+cdef int pack_item(const Layer *layer, const Weights *of_all, Py_ssize_t group_size, const Row *rows, Py_ssize_t item,
+                   Py_ssize_t parts, Py_ssize_t step, Py_ssize_t steps, real *packed) noexcept nogil:
+    """Some channels of a group, of some blocks: the weights are read about in the order in which they lie."""
+    cdef Py_ssize_t part = item % parts, c = item // parts % steps * step, group = item // parts // steps, b
+    cdef Py_ssize_t first = layer.nblocks * part // parts, past = layer.nblocks * (part + 1) // parts
+    cdef Weights weights = of_all[0]
+    cdef const Block *block
+    cdef int form = 0
+    weights.w = <const real *>weights.w + group * group_size
+    packed += group * layer.group_size
+    for b in range(past):
+        block = &layer.blocks[b]
+        if b >= first:
+            form = max(form, layer.ops.pack(layer, block, &weights, rows, c, min(c + step, layer.shape.channels),
+                                            packed + block.weights))
+        rows += block.rows
+    return form
 
 
 # ---- what Python sees -------------------------------------------------------------------------------------
@@ -281,7 +323,7 @@ cdef class Kernel:
         problem, layer = self.plan.problem, &self.layer
         layer.shape.parts, layer.shape.channels = problem.parts, problem.channels
         layer.shape.outputs, layer.shape.groups = problem.outputs, groups
-        layer.shape.alignment = self.plan.alignment
+        layer.shape.alignment, layer.shape.residues = self.plan.alignment, self.plan.residues
         layer.shape.stride = problem.stride * self.plan.alignment
         layer.shape.taps, layer.shape.step, layer.shape.period = self.plan.packing.taps, problem.step, problem.period
         layer.shape.correlates, layer.shape.channels_last = problem.correlates, problem.channels_last
@@ -312,29 +354,39 @@ cdef class Kernel:
     cdef _pack(self, weight, int threads, real unused):
         cdef real[::1] packed = self.packed
         cdef Layer *layer = &self.layer
-        cdef Strides strides
-        cdef const real *w
-        cdef real *out = &packed[0]
-        cdef Py_ssize_t item, group, size = sizeof(real), forms = 0
+        cdef Weights weights
+        cdef Row *rows
+        cdef Py_ssize_t item, group, b, size = sizeof(real), forms = 0, count = 0
+        cdef Py_ssize_t step = PACKED_CHANNELS * layer.input_rows.count
+        cdef Py_ssize_t steps = (layer.shape.channels + step - 1) // step, items = layer.shape.groups * steps, parts = 1
         cdef Py_buffer buffer
         serial = packed.shape[0] <= <Py_ssize_t>self.machine.tuning.memory.pack_serial
         threads = team(1 if serial else min(threads, MOST_THREADS))
+        if threads > 1:
+            parts = min(layer.nblocks, (4 * threads + items - 1) // items)
+        for b in range(layer.nblocks):
+            count += layer.blocks[b].rows
+        rows = <Row *>malloc(count * sizeof(Row))
+        if rows == NULL:
+            raise MemoryError("no memory for the table of rows")
         PyObject_GetBuffer(weight, &buffer, PyBUF_STRIDED_RO)
         try:
-            w = <const real *>buffer.buf
-            strides.channel = buffer.strides[1 if layer.shape.correlates else 0] // size
-            strides.output = buffer.strides[0 if layer.shape.correlates else 1] // size
-            strides.tap = buffer.strides[2] // size
+            weights.w = buffer.buf
+            weights.channel = buffer.strides[1 if layer.shape.correlates else 0] // size
+            weights.output = buffer.strides[0 if layer.shape.correlates else 1] // size
+            weights.tap = buffer.strides[2] // size
             group = weight.shape[0] // layer.shape.groups * (buffer.strides[0] // size)   # groups divide the first axis
+            count = 0
+            for b in range(layer.nblocks):
+                find_rows(layer, &layer.blocks[b], &weights, rows + count)
+                count += layer.blocks[b].rows
             with nogil:
-                for item in prange(layer.shape.groups * layer.nblocks, num_threads=threads, schedule="dynamic"):
-                    forms += layer.ops.pack(layer, &layer.blocks[item % layer.nblocks],
-                                            w + (item // layer.nblocks) * group, &strides,
-                                            out + (item // layer.nblocks) * layer.group_size
-                                            + layer.blocks[item % layer.nblocks].weights)
+                for item in prange(items * parts, num_threads=threads, schedule="dynamic"):
+                    forms += pack_item[real](layer, &weights, group, rows, item, parts, step, steps, &packed[0])
             layer.form = forms > 0
         finally:
             PyBuffer_Release(&buffer)
+            free(rows)
 
 
 cdef class Run:
@@ -348,7 +400,7 @@ cdef class Run:
         Output position of the first sample to compute.
     batch, length, out_length : int
     origin : int
-        Input steps of the first column that lie before x; less than the plan's `alignment`.
+        Input steps of the first column, or set of them, that lie before x; less than the plan's `repeat`.
     sources : tuple of ndarray
         As from `padding.halo_sources`.
     """
@@ -358,6 +410,9 @@ cdef class Run:
     cdef object keep        # arrays that pointers in `call` point into
     cdef Py_ssize_t items
     cdef bint leaves_gaps       # some output positions belong to no tap
+    cdef readonly bint can_activate     # x by `before`: it is loaded in one piece
+    cdef readonly bint channels_last    # y is (N, L_out, C_out)
+    cdef readonly bint can_finish       # y by `after` and `add`: a block's y in a tile is one stretch of each row
 
     def __cinit__(self):
         self.call.output.entries = NULL
@@ -389,6 +444,12 @@ cdef class Run:
         call.output.length = out_length * kernel.layer.shape.parts
         call.output.left = left * kernel.layer.shape.parts
         self._entries()
+        packing, columns = kernel.plan.packing, kernel.plan.columns
+        self.can_activate = packing.piece_channels >= kernel.layer.shape.channels and packing.piece_taps >= packing.taps
+        self.channels_last = kernel.layer.shape.channels_last
+        stretches = call.output.aligned or kernel.layer.shape.residues > 1
+        self.can_finish = (stretches and not self.leaves_gaps and not self.channels_last
+                           and columns.chunk == kernel.plan.problem.count)
         self.items = (1 if call.cut.merged else batch) * kernel.layer.shape.groups * call.cut.tiles
 
     cdef _entries(self):
@@ -398,7 +459,7 @@ cdef class Run:
         cdef const int64_t[::1] positions = columns.position
         cdef const int64_t[::1] branches = columns.branch
         cdef const int64_t[::1] steps = columns.step
-        cdef Py_ssize_t S = layer.shape.stride, e
+        cdef Py_ssize_t width = layer.shape.residues, S = layer.shape.stride * width, e
         cdef Entry *entry
         output.nentries = positions.shape[0]
         output.aligned = layer.shape.consecutive
@@ -409,26 +470,32 @@ cdef class Run:
             entry = &output.entries[e]
             entry.branch, entry.step = branches[e], steps[e]
             entry.phase, entry.shift = positions[e] % S, positions[e] // S
-            entry.first = -floor_div(entry.phase - output.left, S)
+            entry.first = -floor_div(entry.phase + width - 1 - output.left, S)
             entry.last = floor_div(output.left + output.length - 1 - entry.phase, S) + 1
             output.aligned = output.aligned and entry.shift == 0
             output.first_inside = max(output.first_inside, entry.first) if e else entry.first
             output.last_inside = min(output.last_inside, entry.last) if e else entry.last
 
-    def __call__(self, x, y, bias, int threads):
+    def __call__(self, x, y, bias, int threads, before=None, after=None, add=None):
         """Fill y, C-contiguous in the plan's layout, from x (N, C_in, L), any strides; both of the compute type.
 
-        bias: C-contiguous or None.
+        bias: C-contiguous or None. before: an Activation of x, only if `can_activate`; after and add: an Activation of
+        y, and what is added to it, laid out as y, only if `can_finish`.
         """
         cdef Call call = self.call          # one copy a caller: calls may run side by side
         cdef Layer *layer = &self.kernel.layer
         cdef Py_buffer xb, yb, bb
+        cdef double identity = 0
         cdef Py_ssize_t size = 8 if self.kernel.double_precision else 4
         cdef Py_ssize_t items = self.items
         cdef void *workspaces[MOST_THREADS]
         cdef int i, taken = 0
         cdef bint double_precision = self.kernel.double_precision
         cdef RegionTimer timer
+        call.before, call.output.after = activation_of(before, &identity), activation_of(after, &identity)
+        call.output.add = NULL
+        if after is not None or add is not None:
+            call.cut.nontemporal = False        # y is read again
         threads = max(1, min(threads, MOST_THREADS))
         call.blocks_per_item, call.block_groups = layer.nblocks, 1
         if threads > 1:
@@ -451,6 +518,10 @@ cdef class Run:
                     PyObject_GetBuffer(bias, &bb, PyBUF_STRIDED_RO)
                     call.output.bias = bb.buf
                     PyBuffer_Release(&bb)       # the caller holds it
+                if add is not None:
+                    PyObject_GetBuffer(add, &bb, PyBUF_STRIDED_RO)
+                    call.output.add = bb.buf
+                    PyBuffer_Release(&bb)
                 threads = team(threads)
                 try:
                     while taken < threads:

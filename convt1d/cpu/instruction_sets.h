@@ -15,6 +15,7 @@
 #ifndef CONVT1D_INSTRUCTION_SETS_H
 #define CONVT1D_INSTRUCTION_SETS_H
 #include "microkernels.h"
+#include <math.h>
 
 #if (defined(__GNUC__) || defined(__clang__)) && !defined(CONVT1D_SCALAR)
   #define NOINLINE __attribute__((noinline))

@@ -118,14 +118,21 @@ static ALWAYS_INLINE void end_nontemporal_stores(void)
 #endif
 }
 
+/* What `activate` computes; activations.py has the same numbers. */
+enum { IDENTITY, RELU, LEAKY_RELU, ELU, TANH, SNAKE };
+
 /* ---- the table ------------------------------------------------------------------------------------------------ */
 
-/* The microkernels of one instruction set and type. */
 typedef struct {
     int rows, vectors;          /* of the largest register block */
     int bytes;                  /* in a vector; 1: scalar code */
     ptrdiff_t rows_ahead;       /* rows of x between a prefetch and its use, see Prefetch.x_ahead */
     ptrdiff_t weights_ahead;
+} Sizes;
+
+/* The microkernels of one instruction set and type. */
+typedef struct {
+    Sizes sizes;
     void (*direct)(const void *x, ptrdiff_t ldx, const void *w, void *c, ptrdiff_t ldc, const Sum *sum, ptrdiff_t rows,
                    ptrdiff_t n, const void *start, int add, Prefetch *prefetch);
     void (*fused)(const void *x, ptrdiff_t ldx, const void *w, void *y, ptrdiff_t ldy, const Sum *sum,
@@ -141,9 +148,15 @@ typedef struct {
                    ptrdiff_t width, ptrdiff_t n);
     void (*copy)(void *dst, ptrdiff_t ldd, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ahead);
     int (*pair)(void *both, ptrdiff_t ldd, ptrdiff_t plane, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n,
-                int plain, int odd_taps);
+                int plain, int odd_taps, ptrdiff_t d);
+    void (*weave)(void *y, const void *even, const void *odd, ptrdiff_t d, ptrdiff_t n, const void *bias);
+    void (*gather)(void *out, ptrdiff_t ldo, const void *w, ptrdiff_t channel, ptrdiff_t tap, const ptrdiff_t *places,
+                   ptrdiff_t rows, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t ahead);
+    int (*pair_taps)(void *out, ptrdiff_t ldo, ptrdiff_t plane, const void *taps, ptrdiff_t n, ptrdiff_t rows,
+                     ptrdiff_t ahead);
     void (*correlate)(const void *const *rows, ptrdiff_t stride, ptrdiff_t nrows, const void *x, ptrdiff_t ldx,
                       void *c, ptrdiff_t ldc, ptrdiff_t steps, ptrdiff_t n, ptrdiff_t ahead);
     void (*dot)(const void *x, const void *const *rows, ptrdiff_t nrows, void *sums, ptrdiff_t lds, ptrdiff_t n);
+    void (*activate)(int kind, const void *x, const void *add, void *y, ptrdiff_t n, double a, double b);
 } Microkernels;
 #endif

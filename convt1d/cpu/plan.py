@@ -28,6 +28,7 @@ from .tuning import BatchTuning
 WORKSPACE = 2 * 1024 * 1024
 X_BYTES = 1024 * 1024
 COLUMN_BYTES = 768 * 1024
+BEYOND = 32  # numbers beyond a row's end that a microkernel may read: two vectors
 
 #: `Tile.in_place`: which tiles of x are read where they lie.
 NEVER, WHOLE_TILES, PARTS = 0, 1, 2
@@ -88,10 +89,21 @@ class Plan:
     packing: Packing
     columns: Columns
     tile: Tile
-    alignment: int = 1  # input steps of a column: a window should begin with a multiple of it
+    alignment: int = 1  # input steps of a column
+    residues: int = 1  # residue classes of samples within which pairs are taken; columns come in sets of so many
     consistent: bool = True  # the bits do not depend on the batch and on how a signal is cut into calls
     multiplications: float = 1.0  # made, as a part of those that the definition has
     refused: Mapping[str, str] = field(default_factory=dict)  # kernels preferred to this one, and why each refused
+
+    @property
+    def repeat(self) -> int:
+        """Input steps of a set of columns: a window should begin with a multiple of it."""
+        return self.alignment * self.residues
+
+    def left(self, start: int, origin: int = 0) -> int:
+        """The output position, as `cut` counts them, of output sample `start` of a window that begins `origin` input
+        steps after a set of columns."""
+        return start + self.problem.reach + origin * self.problem.stride // self.problem.parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,13 +126,14 @@ class Kernel(Protocol):
 # ---- parts of a plan ----------------------------------------------------------------------------------------------
 
 
-def columns_of(problem: Problem, machine: Machine, alignment: int = 1) -> Columns:
+def columns_of(problem: Problem, machine: Machine, alignment: int = 1, residues: int = 1) -> Columns:
     """One entry for each branch and step, in the order in which they stand in the output if a block holds them all."""
-    count, stride = problem.count, problem.stride * alignment
+    count, stride = problem.count, problem.stride * alignment * residues
     chunk = min(count, machine.tuning.tile.block_rows)
     branch = np.tile(np.arange(count, dtype=np.int64), alignment)
     step = np.repeat(np.arange(alignment, dtype=np.int64), count)
-    position = problem.dilation * (branch // problem.parts) + branch % problem.parts + step * problem.stride
+    position = problem.dilation * (branch // problem.parts) + branch % problem.parts
+    position += step * problem.stride * residues
     runs = 1
     if chunk == count:
         order = np.argsort(position % stride, kind="stable")
@@ -223,6 +236,7 @@ def lay_out(
     unit: int,
     packed: Callable[[int, int], int] | None = None,
     alignment: int = 1,
+    residues: int = 1,
     planes: int = 1,
     stored: int | None = None,
     longest: int | None = None,
@@ -243,8 +257,8 @@ def lay_out(
         Columns of a register block.
     packed : callable, optional
         As in `cut_blocks`; by default each weight is packed once.
-    alignment, planes : int
-        Input steps of a column; rows of the tile for each row of x.
+    alignment, residues, planes : int
+        As in `Plan`; rows of the tile for each row of x.
     stored : int, optional
         Rows of columns that a tile holds; by default a block's.
     most : int, optional
@@ -256,15 +270,16 @@ def lay_out(
     **tile
         Further fields of `Tile`.
     """
-    columns = columns_of(problem, machine, alignment)
+    columns = columns_of(problem, machine, alignment, residues)
     packed = packed or (lambda long, others: problem.depth * long + (problem.depth - problem.channels) * others)
     blocks, group_size, held = cut_blocks(problem, machine, columns, *rows, packed, alignment)
-    columns = replace(columns, consecutive=are_consecutive(columns, blocks, problem.stride * alignment))
+    columns = replace(columns, consecutive=are_consecutive(columns, blocks, problem.stride * alignment * residues))
     if alignment > 1:  # of every step, and what they have in common
         held = alignment * held + machine.rows
     aim, widest = target(run, stored or held, problem.size, unit, machine, longest)
     if most is not None:
         aim, widest = min(aim, most), min(widest, most)
+    aim, widest = (max(width // residues, 1) * residues for width in (aim, widest))
     taps = ceil_div(problem.taps, alignment)
     piece_taps = min(taps, 1 + aim // problem.step) if alignment == 1 else taps
     width = leading_dimension(widest + (piece_taps - 1) * problem.step)
@@ -272,9 +287,8 @@ def lay_out(
     if alignment > 1:
         channels = equal_parts(problem.channels, channels, 1)
     packing = Packing(name, blocks, group_size, channels, piece_taps, taps, planes, held, own)
-    return Plan(
-        name, problem, packing, columns, Tile(aim, widest, unit, machine.lanes(problem.size), **tile), alignment
-    )
+    found = Tile(aim, widest, unit, machine.lanes(problem.size), **tile)
+    return Plan(name, problem, packing, columns, found, alignment, residues)
 
 
 def in_place(problem: Problem, machine: Machine) -> int:
@@ -363,10 +377,12 @@ def cut(
     `large`: the output does not stay in caches, and lies in memory that was used before (`memory.is_kept`).
     """
     problem, packing, tuning = plan.problem, plan.packing, machine.tuning.batch
-    stride = problem.stride * plan.alignment // problem.parts
-    first = ceil_div(left - int(plan.columns.position.max()) // problem.parts, stride)
+    step = problem.stride // problem.parts
+    stride = step * plan.repeat  # of a set of columns
+    last_position = int(plan.columns.position.max()) // problem.parts + (plan.residues - 1) * step
+    first = ceil_div(left - last_position, stride) * plan.residues
     history = (packing.taps - 1) * problem.step
-    columns = (left + output_length - 1) // stride - first + 1 + history
+    columns = ((left + output_length - 1) // stride + 1) * plan.residues - first + history
     merged = False
     if batch > 1 and history < columns <= 4 * tuning.merge_length:
         merged = (output_length if problem.correlates else length) <= tuning.merge_length
@@ -395,7 +411,7 @@ def cut(
 
 def tile_for(plan: Plan, machine: Machine, total: int) -> int:
     """Columns of each tile of so many: equal tiles, of whole register blocks if there are several."""
-    tile, widest, unit = plan.tile.target, plan.tile.widest, plan.tile.unit
+    tile, widest, unit, residues = plan.tile.target, plan.tile.widest, plan.tile.unit, plan.residues
     if os.environ.get("CONVT1D_TILE"):
         return tile
     if plan.packing.piece_channels < plan.problem.channels and plan.tile.in_place == PARTS:
@@ -403,6 +419,8 @@ def tile_for(plan: Plan, machine: Machine, total: int) -> int:
     if total > widest:
         widest = widest // unit * unit or widest
     tiles = max(1, ceil_div(total, widest), round(total / tile))
+    if residues > 1:
+        return ceil_div(ceil_div(total, tiles), residues) * residues
     unit = unit if tiles > 1 else plan.tile.vector
     return max(1, min(widest, ceil_div(total, tiles * unit) * unit))
 
@@ -414,5 +432,5 @@ def workspace(plan: Plan, ldx: int, ldc: int) -> Workspace:
     sources = columns + packing.rows * ldc * size
     bias = sources + packing.rows * 8
     row = bias + packing.rows * size
-    end = row + (2 * ldx * size if packing.planes > 1 else 0)
+    end = row + ((2 * ldx + plan.residues + BEYOND) * size if packing.planes > 1 else 0)
     return Workspace(columns=columns, sources=sources, bias=bias, row=row, size=end)

@@ -14,17 +14,20 @@ import convt1d
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize(("k", "stride"), [(4, 2), (16, 8), (7, 1), (11, 4), (3, 1)])
-def test_winograds_products_are_about_as_precise(k, stride, dtype, monkeypatch):
+@pytest.mark.parametrize(
+    ("k", "stride", "dilation"),
+    [(4, 2, 1), (16, 8, 1), (7, 1, 1), (11, 4, 1), (3, 1, 1), (7, 1, 3), (4, 1, 9), (3, 1, 40)],
+)
+def test_winograds_products_are_about_as_precise(k, stride, dilation, dtype, monkeypatch):
     """Of the root mean square, and of the largest, against sums in a higher precision."""
     rng = np.random.default_rng(0)
     x, w = rng.standard_normal((2, 64, 200)), rng.standard_normal((64, 16, k))
     x, w = x.astype(dtype), w.astype(dtype)
-    exact = naive.conv_transpose1d(x.astype(np.longdouble), w.astype(np.longdouble), None, stride)
+    exact = naive.conv_transpose1d(x.astype(np.longdouble), w.astype(np.longdouble), None, stride, d=dilation)
     errors = {}
     for kernel in ("direct", "winograd", "fused_winograd"):
         monkeypatch.setenv("CONVT1D_KERNEL", kernel)
-        error = np.abs(convt1d.conv_transpose1d(x, w, stride=stride) - exact)
+        error = np.abs(convt1d.conv_transpose1d(x, w, stride=stride, dilation=dilation) - exact)
         errors[kernel] = np.array([np.sqrt((error**2).mean()), error.max()])
     for kernel in ("winograd", "fused_winograd"):
         assert (errors[kernel] > 0).all()
@@ -44,6 +47,7 @@ def test_differences_do_not_overflow_where_samples_do_not(dtype, monkeypatch):
         results[kernel] = [convt1d.conv_transpose1d(x, w, stride=2)]
         x[0, 2:4, 100:132], w[1, 1, 0], w[1, 2, 2] = 0.01, huge, -huge
         results[kernel].append(convt1d.conv_transpose1d(x, w, stride=2))
+        results[kernel].append(convt1d.conv_transpose1d(x, w, dilation=5))
     for direct, winograd in zip(2 * results["direct"], results["winograd"] + results["fused_winograd"], strict=True):
         np.testing.assert_array_equal(np.isfinite(winograd), np.isfinite(direct))
         np.testing.assert_allclose(winograd, direct, rtol=1e-5)

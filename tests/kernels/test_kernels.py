@@ -107,6 +107,13 @@ print("all", len(cases))
 
 
 @pytest.mark.parametrize("level", ["0", "1", "2"])
+def test_residue_classes_on_every_instruction_set(level):
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "residue_classes", str(HERE / "test_convolution.py")]
+    run = subprocess.run(command, env=dict(os.environ, CONVT1D_SIMD=level), capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout
+
+
+@pytest.mark.parametrize("level", ["0", "1", "2"])
 @pytest.mark.parametrize("kernel", kernels.names())
 def test_vectors_on_every_instruction_set(level, kernel):
     """The set is chosen when the extension is loaded, so each has a process of its own."""

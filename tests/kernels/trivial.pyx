@@ -11,10 +11,10 @@ from libc.stdint cimport uintptr_t
 
 from convt1d.cpu._columns cimport begin_block, end_block
 from convt1d.cpu._microkernels cimport real
-from convt1d.cpu._pack cimport Row, pack_rows, pairs, row_at
+from convt1d.cpu._pack cimport gather, pairs
 from convt1d.cpu._rows cimport load_rows
 from convt1d.cpu._tile cimport (
-    Block, Call, Layer, Ops, Strides, Tile, load_function, pack_function, run_function,
+    Block, Call, Layer, Ops, Row, Tile, Weights, load_function, pack_function, run_function,
 )
 
 
@@ -22,17 +22,14 @@ cdef inline Py_ssize_t taps_of(const Layer *layer, const Block *block, Py_ssize_
     return layer.shape.taps if row < block.long_rows else layer.shape.taps - 1
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const real *w, const Strides *strides,
-                     real *out) noexcept nogil:
-    cdef Py_ssize_t row, c, m
-    cdef Row place
-    for row in range(block.rows):
-        place = row_at(layer, block, row, strides)
-        for c in range(layer.shape.channels):
-            for m in range(taps_of(layer, block, row)):
-                if pairs(layer, c, c + 1, m, m + 1):
-                    pack_rows[real](layer, w, c, m, layer.shape.taps, strides, &place, 1, out + m)
-            out += layer.shape.taps
+cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                     Py_ssize_t c1, real *out) noexcept nogil:
+    cdef Py_ssize_t r, c, m, taps = layer.shape.taps
+    for r in range(block.rows):
+        for c in range(c0, c1):
+            for m in range(taps_of(layer, block, r)):
+                gather[real](layer, weights, row + r, 1, c, c + 1, m, m + 1, taps,
+                             out + (r * layer.shape.channels + c) * taps + m, 0)
     return 0
 
 

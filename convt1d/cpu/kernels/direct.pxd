@@ -9,37 +9,44 @@ Packed weights of a block:
 from convt1d.cpu._columns cimport begin_block, end_block
 from convt1d.cpu._rows cimport load_rows
 from convt1d.cpu._microkernels cimport Sum, direct_block, real
-from convt1d.cpu._pack cimport Row, pack_rows, pairs, row_at, sum_of
+from convt1d.cpu._pack cimport gather, pairs, sum_of
 from convt1d.cpu._tile cimport (
-    Block, Call, Layer, Ops, Strides, Tile, load_function, pack_function, run_function,
+    Block, Call, Layer, Ops, Row, Tile, Weights, load_function, pack_function, run_function,
 )
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const real *w, const Strides *strides,
-                     real *out) noexcept nogil:
-    cdef Py_ssize_t taps = layer.shape.taps, m, c, r, m0 = 0, m1, c0, c1, half, first, rows, past, width
-    cdef Row row[8]
+cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                     Py_ssize_t c1, real *out) noexcept nogil:
+    cdef Py_ssize_t channels = layer.shape.channels, taps = layer.shape.taps, others = block.rows - block.long_rows
+    cdef Py_ssize_t m0 = 0, m1, short, first, past, lo, hi
+    cdef real *to
     while m0 < taps:
         m1 = min(m0 + layer.piece_taps, taps)
-        c0 = 0
-        while c0 < layer.shape.channels:
-            c1 = min(c0 + layer.piece_channels, layer.shape.channels)
-            for half in range(2):
-                first = 0 if half == 0 else block.long_rows
-                rows = block.long_rows if half == 0 else block.rows - block.long_rows
-                past = m1 if half == 0 else min(m1, taps - 1)
-                while rows > 0 and past > m0:
-                    width = direct_block(layer.microkernels.rows, rows)
-                    for r in range(width):
-                        row[r] = row_at(layer, block, first + r, strides)
-                    for c in range(c0, c1):
-                        for m in range(m1 - pairs(layer, c, c + 1, m0, m1), past):
-                            out += pack_rows[real](layer, w, c, m, taps, strides, row, width, out)
-                    first += width
-                    rows -= width
-            c0 = c1
+        short = min(m1, taps - 1)
+        first = c0 // layer.piece_channels * layer.piece_channels
+        while first < c1:
+            past = min(first + layer.piece_channels, channels)
+            lo, hi = max(c0, first), min(c1, past)
+            to = out + block.long_rows * pairs(layer, 0, first, m0, m1) + others * first * (short - m0)
+            pack_rows[real](layer, weights, row, block.long_rows, first, past, lo, hi, m0, m1, to)
+            to += block.long_rows * pairs(layer, first, past, m0, m1)
+            pack_rows[real](layer, weights, row + block.long_rows, others, first, past, lo, hi, m0, short, to)
+            first = past
+        out += block.long_rows * pairs(layer, 0, channels, m0, m1) + others * channels * (short - m0)
         m0 = m1
     return 0
+
+
+cdef inline void pack_rows(const Layer *layer, const Weights *weights, const Row *row, Py_ssize_t rows,
+                           Py_ssize_t first, Py_ssize_t past, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t m0,
+                           Py_ssize_t m1, real *out) noexcept nogil:
+    """Channels c0 .. c1-1 of a piece of the channels first .. past-1."""
+    cdef Py_ssize_t r = 0, width, depth = pairs(layer, first, past, m0, m1), before = pairs(layer, first, c0, m0, m1)
+    while r < rows and m0 < m1:
+        width = direct_block(layer.microkernels.sizes.rows, rows - r)
+        gather[real](layer, weights, row + r, width, c0, c1, m0, m1, layer.shape.taps, out + r * depth + width * before,
+                     width * depth)
+        r += width
 
 
 cdef inline void multiply(const Layer *layer, const Call *call, const Block *block, Tile *tile,

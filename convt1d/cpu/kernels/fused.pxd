@@ -9,9 +9,9 @@ Packed weights of a block:
 from convt1d.cpu._columns cimport row_of
 from convt1d.cpu._rows cimport load_rows
 from convt1d.cpu._microkernels cimport Sum, fused_block, real
-from convt1d.cpu._pack cimport Row, pack_rows, pairs, row_at, sum_of
+from convt1d.cpu._pack cimport gather, pairs, sum_of
 from convt1d.cpu._tile cimport (
-    Block, Call, Layer, Ops, Strides, Tile, load_function, pack_function, run_function,
+    Block, Call, Layer, Ops, Row, Tile, Weights, load_function, pack_function, run_function,
 )
 
 # Computes n columns of a tile from column `at` on, into rows of y that are ldy apart.
@@ -19,22 +19,24 @@ ctypedef void (*store_function)(const Layer *layer, const Block *block, const Su
                                 void *y, Py_ssize_t ldy, Py_ssize_t at, Py_ssize_t n) noexcept nogil
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const real *w, const Strides *strides,
-                     real *out) noexcept nogil:
-    cdef Py_ssize_t taps = layer.shape.taps, channels = layer.shape.channels, m, c, r, o = 0, half, rows, m0, m1, width
+cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                     Py_ssize_t c1, real *out) noexcept nogil:
+    cdef Py_ssize_t taps = layer.shape.taps, channels = layer.shape.channels, o = 0, r, width, half, rows, m0, m1
     cdef Py_ssize_t common = taps if block.long_branches == block.branches else taps - 1
-    cdef Row row[8]
+    cdef Row some[8]
     while o < block.outputs:
-        width = fused_block(layer.microkernels.rows, <int>layer.shape.stride, block.outputs - o, channels)
+        width = fused_block(layer.microkernels.sizes.rows, <int>layer.shape.stride, block.outputs - o, channels)
         for half in range(2):
             rows = block.branches if half == 0 else block.long_branches
             m0 = 0 if half == 0 else common
             m1 = common if half == 0 else taps
+            if m0 == m1:
+                continue
             for r in range(width * rows):
-                row[r] = row_at(layer, block, row_of(block, o + r // rows, r % rows), strides)
-            for c in range(channels):
-                for m in range(max(m0, taps - pairs(layer, c, c + 1, 0, taps)), m1):
-                    out += pack_rows[real](layer, w, c, m, taps, strides, row, width * rows, out)
+                some[r] = row[row_of(block, o + r // rows, block.branch0 + r % rows)]
+            gather[real](layer, weights, some, width * rows, c0, c1, m0, m1, taps,
+                         out + width * rows * pairs(layer, 0, c0, m0, m1), width * rows * channels * common)
+            out += width * rows * pairs(layer, 0, channels, m0, m1)
         o += width
     return 0
 
@@ -85,7 +87,7 @@ cdef inline void store_tile(const Layer *layer, const Call *call, const Block *b
             if start < stop:
                 layer.microkernels.copy(y + start - call.output.left, call.output.length,
                                         edge + part * S + start - (i + within) * S, edge_row, block.outputs,
-                                        stop - start, layer.microkernels.rows_ahead)
+                                        stop - start, layer.microkernels.sizes.rows_ahead)
             part += length
         f += n
 

@@ -9,34 +9,27 @@ own: the taps of a branch.
 """
 
 from convt1d.cpu._microkernels cimport Sum, fused_block, real
-from convt1d.cpu._pack cimport Row, pack_rows, row_at, sum_of
+from convt1d.cpu._pack cimport sum_of
 from convt1d.cpu._tile cimport (
-    Block, Call, Layer, Ops, Strides, Tile, load_function, pack_function, run_function,
+    Block, Call, Layer, Ops, Row, Tile, Weights, load_function, pack_function, run_function,
 )
 from convt1d.cpu.kernels cimport winograd
 from convt1d.cpu.kernels.fused cimport store_function, store_tile
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const real *w, const Strides *strides,
-                     real *out) noexcept nogil:
-    cdef Py_ssize_t channels = layer.shape.channels, first = 0, width, c, r, p
-    cdef Row row[8]
-    cdef real a[8]
-    cdef real b[8]
-    cdef real squares = 0
-    while first < block.rows:
-        width = block.branches * fused_block(layer.microkernels.rows, <int>block.branches,
-                                             (block.rows - first) // block.branches, channels)
-        for r in range(width):
-            row[r] = row_at(layer, block, first + r, strides)
+cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                     Py_ssize_t c1, real *out) noexcept nogil:
+    cdef Py_ssize_t channels = layer.shape.channels, r = 0, width, p
+    cdef bint ordinary = True
+    while r < block.rows:
+        width = block.branches * fused_block(layer.microkernels.sizes.rows, <int>block.branches,
+                                             (block.rows - r) // block.branches, channels)
         for p in range(layer.shape.taps):
-            for c in range(channels):
-                pack_rows[real](layer, w, c, 2 * p, layer.own[0], strides, row, width, a)
-                pack_rows[real](layer, w, c, 2 * p + 1, layer.own[0], strides, row, width, b)
-                squares += winograd.pack_pair[real](a, b, width, width, out)
-                out += 3 * width
-        first += width
-    return 0 if squares - squares == 0 else winograd.PLAIN
+            ordinary &= winograd.pack_pairs[real](layer, weights, row + r, width, c0, c1, p, p + 1, 3 * width, width,
+                                                  out + 3 * width * c0, 3 * width * channels * layer.shape.taps)
+            out += 3 * width * channels
+        r += width
+    return 0 if ordinary else winograd.PLAIN
 
 
 cdef inline void store(const Layer *layer, const Block *block, const Sum *sum, Tile *tile, const real *w, real *y,

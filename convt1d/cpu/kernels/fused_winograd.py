@@ -63,6 +63,8 @@ def unfit(problem: Problem, machine: Machine) -> str:
         return cannot
     if machine.rows < 8:
         return "the instruction set has no 32 registers"
+    if problem.step > 1:
+        return f"the taps of a branch are {problem.step} input samples apart, not 1"
     if problem.long < problem.count or problem.taps % 2:
         return "not all branches have the same, even number of taps"
     narrowest = machine.lanes(problem.size) + leading_dimension(problem.taps)

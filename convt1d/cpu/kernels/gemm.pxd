@@ -12,22 +12,19 @@ from convt1d.cpu._blas cimport gemm_nt
 from convt1d.cpu._columns cimport begin_block, end_block
 from convt1d.cpu._rows cimport load_rows
 from convt1d.cpu._microkernels cimport real
-from convt1d.cpu._pack cimport Row, pack_rows, row_at
+from convt1d.cpu._pack cimport gather
 from convt1d.cpu._tile cimport (
-    Block, Call, Layer, Ops, Strides, Tile, load_function, pack_function, run_function,
+    Block, Call, Layer, Ops, Row, Tile, Weights, load_function, pack_function, run_function,
 )
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const real *w, const Strides *strides,
-                     real *out) noexcept nogil:
-    cdef Py_ssize_t taps = layer.shape.taps, m, c, r, rows
-    cdef Row row
+cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                     Py_ssize_t c1, real *out) noexcept nogil:
+    cdef Py_ssize_t taps = layer.shape.taps, m, rows
     for m in range(taps):
         rows = block.rows if m < taps - 1 else block.long_rows
-        for c in range(layer.shape.channels):
-            for r in range(rows):
-                row = row_at(layer, block, r, strides)
-                out += pack_rows[real](layer, w, c, m, taps, strides, &row, 1, out)
+        gather[real](layer, weights, row, rows, c0, c1, m, m + 1, taps, out + c0 * rows, 0)
+        out += layer.shape.channels * rows
     return 0
 
 

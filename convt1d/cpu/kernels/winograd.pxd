@@ -19,16 +19,20 @@ loaded without differences, and the four products are made from the same packed 
 own: the taps of a long branch.
 """
 
+from libc.string cimport memset
+
 from convt1d.cpu._columns cimport begin_block, end_block
 from convt1d.cpu._rows cimport load_samples
 from convt1d.cpu._microkernels cimport Prefetch, Sum, direct_block, real
-from convt1d.cpu._pack cimport Row, pack_rows, row_at, sum_of
+from convt1d.cpu._pack cimport gather, sum_of
 from convt1d.cpu._tile cimport (
-    Block, Call, Layer, Ops, Strides, Tile, load_function, pack_function, run_function,
+    Activation, Block, Call, Layer, Ops, Row, Tile, Weights, load_function, pack_function, run_function,
 )
 
 cdef enum:
     PLAIN = 1
+    BEYOND = 32     # plan.BEYOND
+    ROOM = 4096     # taps that are paired at a time: 16 or 32 KiB
 
 
 cdef inline Py_ssize_t packed(Py_ssize_t taps) noexcept nogil:
@@ -36,75 +40,88 @@ cdef inline Py_ssize_t packed(Py_ssize_t taps) noexcept nogil:
     return 3 * (taps // 2) + taps % 2
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const real *w, const Strides *strides,
-                     real *out) noexcept nogil:
-    cdef Py_ssize_t c0 = 0, c1, half, first, rows, taps, width
-    cdef real squares = 0
-    while c0 < layer.shape.channels:
-        c1 = min(c0 + layer.piece_channels, layer.shape.channels)
+cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                     Py_ssize_t c1, real *out) noexcept nogil:
+    cdef Py_ssize_t piece = layer.piece_channels, first = c0 // piece * piece, past, half, r, rows, taps, width
+    cdef bint ordinary = True
+    out += first * (block.long_rows * packed(layer.own[0]) + (block.rows - block.long_rows) * packed(layer.own[0] - 1))
+    while first < c1:
+        past = min(first + piece, layer.shape.channels)
         for half in range(2):
             taps = layer.own[0] - half
-            first = 0 if half == 0 else block.long_rows
-            rows = block.long_rows if half == 0 else block.rows - block.long_rows
-            while rows > 0:
-                width = direct_block(layer.microkernels.rows, rows)
-                squares += pack_register_block[real](layer, block, w, strides, c0, c1, taps, first, width, out)
-                out += (c1 - c0) * packed(taps) * width
-                first += width
-                rows -= width
-        c0 = c1
-    return 0 if squares - squares == 0 else PLAIN
+            r = 0 if half == 0 else block.long_rows
+            rows = block.long_rows if half == 0 else block.rows
+            while r < rows:
+                width = direct_block(layer.microkernels.sizes.rows, rows - r)
+                ordinary &= pack_register_block[real](layer, weights, row + r, width, first, past, max(c0, first),
+                                                      min(c1, past), taps, out)
+                out += (past - first) * packed(taps) * width
+                r += width
+        first = past
+    return 0 if ordinary else PLAIN
 
 
-cdef inline real pack_register_block(const Layer *layer, const Block *block, const real *w, const Strides *strides,
-                                     Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t taps, Py_ssize_t first,
-                                     Py_ssize_t width, real *out) noexcept nogil:
-    """Rows first .. first+width-1; returns the sum of the weights' squares."""
-    cdef Py_ssize_t c, r, p, kind = (c1 - c0) * (taps // 2) * width
-    cdef Row row[8]
-    cdef real a[8]
-    cdef real b[8]
-    cdef real squares = 0
-    for r in range(width):
-        row[r] = row_at(layer, block, first + r, strides)
-    for c in range(c0, c1):
-        for p in range(taps // 2):
-            pack_rows[real](layer, w, c, 2 * p, layer.own[0], strides, row, width, a)
-            pack_rows[real](layer, w, c, 2 * p + 1, layer.own[0], strides, row, width, b)
-            squares += pack_pair[real](a, b, width, kind, out)
-            out += width
-    out += 2 * kind
-    for c in range(c0, c1 if taps % 2 else c0):
-        pack_rows[real](layer, w, c, taps - 1, layer.own[0], strides, row, width, out)
-        for r in range(width):
-            squares += out[r] * out[r]
-        out += width
-    return squares
+cdef inline bint pack_register_block(const Layer *layer, const Weights *weights, const Row *row, Py_ssize_t width,
+                                     Py_ssize_t first, Py_ssize_t past, Py_ssize_t c0, Py_ssize_t c1,
+                                     Py_ssize_t taps, real *out) noexcept nogil:
+    """Channels c0 .. c1-1 of a piece of the channels first .. past-1; returns whether no weight asks for PLAIN."""
+    cdef Py_ssize_t each = taps // 2 * width, kind = (past - first) * each, all = (past - first) * packed(taps) * width
+    cdef bint ordinary = pack_pairs[real](layer, weights, row, width, c0, c1, 0, taps // 2, width, kind,
+                                          out + (c0 - first) * each, all)
+    if taps % 2:
+        out += 3 * kind + (c0 - first) * width
+        gather[real](layer, weights, row, width, c0, c1, taps - 1, taps, layer.own[0], out, all)
+        ordinary &= are_ordinary[real](layer, out, (c1 - c0) * width)
+    return ordinary
 
 
-cdef inline real pack_pair(const real *a, const real *b, Py_ssize_t width, Py_ssize_t kind, real *out) noexcept nogil:
-    """a + b, b and a, `kind` numbers from each other; returns the sum of their squares."""
-    cdef Py_ssize_t r
-    cdef real squares = 0
-    for r in range(width):
-        out[r], out[kind + r], out[2 * kind + r] = a[r] + b[r], b[r], a[r]
-        squares += a[r] * a[r] + b[r] * b[r]
-    return squares
+cdef inline bint pack_pairs(const Layer *layer, const Weights *weights, const Row *row, Py_ssize_t width,
+                            Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t p0, Py_ssize_t p1, Py_ssize_t apart,
+                            Py_ssize_t kind, real *out, Py_ssize_t ahead) noexcept nogil:
+    """a + b, b and a, `kind` numbers from each other: of each channel and pair, which are `apart`. Returns whether none
+    asks for PLAIN. The taps lie in an L1 cache meanwhile. `ahead`: from `out` to where the next rows go.
+    """
+    cdef Py_ssize_t c = c0, past, n, pairs = p1 - p0
+    cdef real taps[ROOM]
+    cdef bint ordinary = True
+    while c < c1 and pairs > 0:
+        past = min(c + ROOM // (2 * pairs * width), c1)
+        n = (past - c) * pairs
+        gather[real](layer, weights, row, width, c, past, 2 * p0, 2 * p1, layer.own[0], taps, 0)
+        ordinary &= layer.microkernels.pair_taps(out, apart, kind, taps, n, width, ahead)
+        out += n * apart
+        c = past
+    return ordinary
 
 
-cdef inline int load(const Layer *layer, const Call *call, const real *x, Py_ssize_t c0, Py_ssize_t c1, Py_ssize_t i,
-                     Py_ssize_t n, real *dst, real *row, int form) noexcept nogil:
-    """Columns i .. i+n-1, of samples 2i and 2i+1 of the whole signal: from where they lie, or by way of `row`."""
-    cdef Py_ssize_t c, first = 2 * i - call.origin, ldx = call.cut.ldx, plane = (c1 - c0) * ldx
+cdef inline bint are_ordinary(const Layer *layer, const real *w, Py_ssize_t n) noexcept nogil:
+    """Whether the sum of the squares is finite: a sum for each lane of a vector."""
+    cdef real sums[16]
+    cdef real all = 0
+    cdef Py_ssize_t i
+    memset(sums, 0, sizeof(sums))
+    layer.microkernels.dot(w, <const void **>&w, 1, sums, 16, n)
+    for i in range(16):
+        all += sums[i]
+    return all - all == 0
+
+
+cdef inline int load(const Layer *layer, const Call *call, const Activation *before, const real *x, Py_ssize_t c0,
+                     Py_ssize_t c1, Py_ssize_t i, Py_ssize_t n, real *dst, real *row, int form) noexcept nogil:
+    """Columns i .. i+n-1, whole sets of d: of the samples 2i .. 2i+2n-1 of the whole signal, from where they lie or by
+    way of `row`."""
+    cdef Py_ssize_t c, d = layer.shape.residues, first = 2 * i - call.origin
+    cdef Py_ssize_t ldx = call.cut.ldx, plane = (c1 - c0) * ldx, at = first + layer.input_rows.offsets[0]
     cdef bint ordinary = True, odd_taps = layer.planes > 3
-    if (not layer.shape.correlates and layer.shape.parts == call.x.sl == 1 and first > 0
-            and first + 2 * n <= call.x.length):
-        ordinary = layer.microkernels.pair(dst, ldx, plane, x + c0 * call.x.sc + first, call.x.sc, c1 - c0, n,
-                                           form == PLAIN, odd_taps)
+    if (layer.input_rows.count == layer.input_rows.stride == layer.shape.parts == call.x.sl == 1
+            and before.kind == 0 and at >= d and at + 2 * n + BEYOND <= call.x.length):
+        ordinary = layer.microkernels.pair(dst, ldx, plane, x + c0 * call.x.sc + at, call.x.sc, c1 - c0, n,
+                                           form == PLAIN, odd_taps, d)
         return form if ordinary else PLAIN
+    memset(row + d + 2 * n, 0, BEYOND * sizeof(real))
     for c in range(c0, c1):
-        load_samples[real](layer, call, x, c, c + 1, first - 1, 2 * n + 1, row)
-        ordinary &= layer.microkernels.pair(dst, ldx, plane, row + 1, 0, 1, n, form == PLAIN, odd_taps)
+        load_samples[real](layer, call, before, x, c, c + 1, first - d, 2 * n + d, row)
+        ordinary &= layer.microkernels.pair(dst, ldx, plane, row + d, 0, 1, n, form == PLAIN, odd_taps, d)
         dst += ldx
     return form if ordinary else PLAIN
 
@@ -134,7 +151,7 @@ cdef inline void multiply(const Layer *layer, const Call *call, const Block *blo
         last = sum_of(layer, 0, channels, 0, taps % 2)
         x = <const real *>tile.x + (layer.shape.taps - sum.taps) * layer.shape.step
         while rows > 0:
-            width = direct_block(layer.microkernels.rows, rows)
+            width = direct_block(layer.microkernels.sizes.rows, rows)
             multiply_rows[real](layer, call, block, tile, w, x, columns, &sum, &last, width, even, odd)
             w += width * channels * packed(taps)
             columns += width * call.cut.ldc
