@@ -1,7 +1,21 @@
 # SPDX-License-Identifier: MIT
 """Fast 1-D transposed convolutions and convolutions for NumPy, and whole audio decoders made of them.
 
-How a call flows, and where things live::
+::
+
+    >>> import numpy as np
+    >>> import convt1d
+    >>> layer = convt1d.ConvTranspose1d(512, 256, 16, stride=8, padding=4)      # weights are prepared once
+    >>> layer(np.zeros((1, 512, 200), np.float32)).shape
+    (1, 256, 1600)
+    >>> weight = np.array([[[0.5, 1.0, 0.5]]])                                  # linear interpolation
+    >>> convt1d.conv_transpose1d([[1.0, 2.0, 4.0]], weight, stride=2, padding=1)
+    array([[1. , 1.5, 2. , 3. , 4. ]])
+
+``help(convt1d.ConvTranspose1d)`` has every argument, ``dir(convt1d)`` every name; submodules such as `convt1d.weights`
+are imported when they are first used. The command ``convt1d --help`` lists the commands.
+
+For those who work on it: how a call flows, and where things live::
 
     conv_transpose1d(x, weight, ...)  conv1d(...)             ConvTranspose1d(...)(x)      Conv1d(...)(x)
       functional.py                                             layer.py                     conv.py
@@ -52,14 +66,24 @@ How a call flows, and where things live::
 CONTRIBUTING.md lists the places of a new kernel, instruction set, padding mode, epilogue or check.
 """
 
-from . import activations
-from .chain import Chain, Sum
-from .conv import Conv1d
-from .conv_stream import Conv1dStream
-from .functional import conv1d, conv_transpose1d, conv_transpose1d_backward
-from .geometry import output_length
-from .layer import ConvTranspose1d
-from .stream import ConvTranspose1dStream
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from . import _compiled
+
+_compiled.check(__name__, __path__)
+
+if TYPE_CHECKING:
+    from . import activations, dask, explain, initialize, onnx, plot, sklearn, threads, torch, weights  # noqa: F401
+    from .chain import Chain, Sum
+    from .conv import Conv1d
+    from .conv_stream import Conv1dStream
+    from .functional import conv1d, conv_transpose1d, conv_transpose1d_backward
+    from .geometry import output_length
+    from .layer import ConvTranspose1d
+    from .stream import ConvTranspose1dStream
 
 __version__ = "0.1.0"
 
@@ -76,3 +100,31 @@ __all__ = [
     "conv_transpose1d_backward",
     "output_length",
 ]
+
+# Names and submodules are imported when they are first used (SPEC 1), so that `import convt1d` is quick.
+_HOMES = {
+    "Chain": "chain",
+    "Conv1d": "conv",
+    "Conv1dStream": "conv_stream",
+    "ConvTranspose1d": "layer",
+    "ConvTranspose1dStream": "stream",
+    "Sum": "chain",
+    "conv1d": "functional",
+    "conv_transpose1d": "functional",
+    "conv_transpose1d_backward": "functional",
+    "output_length": "geometry",
+}
+_SUBMODULES = {"activations", "dask", "explain", "initialize", "onnx", "plot", "sklearn", "threads", "torch", "weights"}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        value = globals()[name] = getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+        return value
+    if name in _SUBMODULES:
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *_SUBMODULES, "__version__", "__doc__"})

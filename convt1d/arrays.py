@@ -29,6 +29,12 @@ def is_torch(value: Any) -> bool:
     return torch is not None and isinstance(value, getattr(torch, "Tensor", ())) and value.is_cuda  # type: ignore[union-attr]
 
 
+def is_masked(value: Any) -> bool:
+    """Whether `value` is a masked array; numpy.ma, which takes NumPy 10 ms, is not imported for that."""
+    masked = sys.modules.get("numpy.ma")
+    return masked is not None and isinstance(value, getattr(masked, "MaskedArray", ()))
+
+
 def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
     """`value` as an ndarray, of one of `ndims` dimensions if they are given.
 
@@ -39,7 +45,7 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
             f"{name} must be in the CPU's memory here, got an array on a GPU; copy it, as cupy.asnumpy does "
             "(conv_transpose1d and ConvTranspose1d take arrays on a GPU, all of one device)"
         )
-    if isinstance(value, np.ma.MaskedArray):
+    if is_masked(value):
         raise TypeError(f"{name} must be a plain array, got a MaskedArray; fill it first: {name}.filled(0)")
     if isinstance(value, np.matrix):
         raise TypeError(f"{name} must be a plain array, got a np.matrix; convert it: np.asarray({name})")
@@ -49,8 +55,16 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
         array = np.asarray(value)
     except ValueError as error:  # a ragged list
         raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from None
+    if array.dtype.kind in "OUSVMm" and not isinstance(value, np.ndarray):
+        raise TypeError(f"{name} must be an array of numbers, got {_short(value)}")
     check_kind(name, array, ndims)
     return array
+
+
+def _short(value: Any) -> str:
+    """A list or scalar as it was written, if it is short; else its kind."""
+    text = repr(value) if isinstance(value, (list, tuple, str)) else ""
+    return text if 0 < len(text) <= 60 else type(value).__name__
 
 
 def check_kind(name: str, array: Any, ndims: tuple[int, ...] = ()) -> None:
@@ -61,7 +75,8 @@ def check_kind(name: str, array: Any, ndims: tuple[int, ...] = ()) -> None:
         )
     if ndims and array.ndim not in ndims:
         wanted = " or ".join(f"{n}-D" for n in ndims)
-        raise ValueError(f"{name} must be {wanted}, got shape {array.shape}")
+        hint = f": {name}[None] is one channel" if ndims == (2, 3) and array.ndim == 1 else ""
+        raise ValueError(f"{name} must be {wanted}, got shape {array.shape}{hint}")
 
 
 @functools.lru_cache(256)
@@ -86,14 +101,19 @@ def check_channels(name: str, array: Any, weight: Any, channels: int, channels_l
     """`array` must have the input channels of a layer with this weight."""
     if array.shape[-1 if channels_last else -2] != channels:
         one = f"L, {channels}" if channels_last else f"{channels}, L"
+        fits = array.shape[-2 if channels_last else -1] == channels
+        hint = f": channels_last={not channels_last}?" if fits else ""
         raise ValueError(
-            f"{name} must have shape (N, {one}) or ({one}) for a weight of shape {weight.shape}, got {array.shape}"
+            f"{name} must have shape (N, {one}) or ({one}) for a weight of shape {weight.shape}, "
+            f"got {array.shape}{hint}"
         )
 
 
 def as_shaped(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
     """`value` as an ndarray of exactly `shape`."""
     array = as_array(name, value)
+    if array.ndim == 0 and shape == (1,):  # R knows no other arrays of one number
+        array = array.reshape(1)
     check_shape(name, array, shape)
     return array
 
@@ -128,7 +148,9 @@ def layer_dtype(dtype: Any) -> np.dtype:
     try:
         checked: np.dtype = np.dtype(dtype)
     except TypeError:
-        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}") from None
+        name = str(dtype).rpartition(".")[2]  # of torch.float32, jax.numpy's and others
+        hint = f": np.{name}" if name in _NATIVE + _HALF[:1] else ""
+        raise TypeError(f"dtype must be a NumPy dtype, got {dtype!r}{hint}") from None
     if checked.name not in _NATIVE + _HALF:
         raise TypeError(f"dtype must be one of {', '.join(_NATIVE + _HALF)}, got {checked.name!r}")
     return checked.newbyteorder("=")
@@ -169,7 +191,7 @@ def widest_row(most: int) -> int:
 
 def check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype, **inputs: Any) -> None:
     """`out` must be writable, C-contiguous, exactly of this shape and type, and apart from the inputs."""
-    if not isinstance(out, np.ndarray) or isinstance(out, (np.ma.MaskedArray, np.matrix)):
+    if not isinstance(out, np.ndarray) or is_masked(out) or isinstance(out, np.matrix):
         raise TypeError(f"out must be a plain numpy.ndarray, got {type(out).__name__}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {shape}, got {out.shape}")

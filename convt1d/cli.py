@@ -1,23 +1,27 @@
 # SPDX-License-Identifier: MIT
-"""The command line: ``convt1d demo``, ``apply``, ``explain``, ``layers``, ``info``.
+"""The command line: ``convt1d demo``, ``upsample``, ``apply``, ``explain``, ``layers``, ``bench``, ``info``.
 
     arguments -> files opened -> everything checked -> computed piece by piece -> one file, whole or none
 
-Whatever the user got wrong becomes one line on stderr and exit code 2; Ctrl-C is exit code 130, a reader of stdout that
-goes away (``| head``) 141, as for a program that the system ends.
+Whatever the user got wrong becomes one line on stderr and exit code 2; Ctrl-C is exit code 130, SIGTERM 143, a reader
+of stdout that goes away (``| head``) 141, as for a program that the system ends.
 """
 
 import argparse
 import contextlib
 import functools
 import importlib.resources
+import json
 import os
 import secrets
 import shlex
 import shutil
+import signal
 import statistics
 import struct
 import sys
+import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -32,6 +36,7 @@ from .padding import MODES
 # Work between two progress reports, in multiply-adds: tens of milliseconds. Less would show in the run time,
 # more would make a report, or the answer to Ctrl-C, late.
 PIECE = 2**28
+STANDARD = Path("-")  # standard input or output
 # Reading and writing one sample takes about as long as this many multiply-adds.
 SAMPLE_COST = 16
 
@@ -43,22 +48,50 @@ class _Parser(argparse.ArgumentParser):
         raise ValueError(f"{message} (see {self.prog} --help)")
 
 
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends what runs as Ctrl-C does."""
+
+
+@contextlib.contextmanager
+def _terminable():
+    """SIGTERM raises `_Terminated` inside the block; other threads than the main one cannot ask for that."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_):
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 class _Status:
     """One line on stderr, from the first second on; `wanted` None: if stderr is a terminal."""
 
     def __init__(self, wanted=None):
         self._wanted = sys.stderr.isatty() if wanted is None else wanted
         self._start = time.monotonic()
-        self._shown = None
+        self._shown = self._percent = None
+
+    def share(self, done, samples):
+        """The share that is done of so many input samples, the rate, and the time left; once a percent."""
+        percent, passed = int(100 * done), time.monotonic() - self._start
+        if percent != self._percent and passed > 1:
+            self._percent = percent
+            self.show(f"{percent:3} %, {done * samples / passed:.3g} samples/s, {passed * (1 / done - 1):.0f} s left")
 
     def show(self, text):
         if self._wanted and text != self._shown and time.monotonic() - self._start > 1:
-            print(f"\rconvt1d: {text:<20}", end="", file=sys.stderr, flush=True)
+            print(f"\rconvt1d: {text:<50}", end="", file=sys.stderr, flush=True)
             self._shown = text
 
     def clear(self):
         if self._shown is not None:
-            print("\r" + " " * 30 + "\r", end="", file=sys.stderr, flush=True)
+            print("\r" + " " * 60 + "\r", end="", file=sys.stderr, flush=True)
 
 
 def main(argv=None):
@@ -72,8 +105,8 @@ def main(argv=None):
     Returns
     -------
     int
-        Exit code: 0, 1 (the demo's result is wrong), 2 (bad arguments or files), 130 (Ctrl-C) or 141 (nobody reads
-        what is printed).
+        Exit code: 0, 1 (the demo's result is wrong), 2 (bad arguments or files), 130 (Ctrl-C), 141 (nobody reads
+        what is printed) or 143 (SIGTERM).
     """
     parser = _parser()
     try:
@@ -81,7 +114,8 @@ def main(argv=None):
         if args.run is None:
             parser.print_help(sys.stderr)
             return 2
-        code = args.run(args)
+        with _terminable():
+            code = args.run(args)
         print(end="", flush=True)  # here and not at exit, where an error could not be told from others
         return code
     except BrokenPipeError:
@@ -92,6 +126,9 @@ def main(argv=None):
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         print(f"convt1d: error: {_one_line(error)}", file=sys.stderr)
         return 2
+    except _Terminated:
+        print("convt1d: terminated", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("convt1d: interrupted", file=sys.stderr)
         return 130
@@ -116,14 +153,20 @@ def _parser():
         allow_abbrev=False,
     )
     parser.set_defaults(run=None)
-    parser.add_argument("--version", action="version", version=f"convt1d {__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="{demo,apply,explain,layers,info}")
+    parser.add_argument("-V", "--version", action="version", version=f"convt1d {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     _add_demo(commands)
+    _add_upsample(commands)
     _add_apply(commands)
     _add_explain(commands)
     _add_layers(commands)
+    _add_bench(commands)
     _add_info(commands)
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
     return parser
 
 
@@ -133,10 +176,64 @@ def _add_demo(commands):
         help="upsample a real signal, check the result, time a vocoder layer",
         description="Upsample an electrocardiogram 8 times, compare with scipy.signal.upfirdn, "
         "and time a HiFi-GAN layer.",
+        epilog="Example: convt1d demo --plot demo.png",
         allow_abbrev=False,
     )
     demo.add_argument("--plot", metavar="FILE", type=Path, help="picture (.png, .pdf, .svg); replaced if it exists")
     demo.set_defaults(run=_demo)
+
+
+#: Filters of `convt1d upsample`: stride -> taps.
+FILTERS = {
+    "sinc": lambda stride: windowed_sinc(stride),
+    "linear": lambda stride: np.interp(np.arange(0.5 + stride % 2 / 2, 2 * stride, 1) / stride, [0, 1, 2], [0, 1, 0]),
+    "hold": lambda stride: np.ones(stride),
+}
+
+
+def _add_upsample(commands):
+    upsample = commands.add_parser(
+        "upsample",
+        help="upsample a .npy or .wav file by a textbook filter",
+        description="Upsample each channel of a .npy or .wav file by a whole factor, STRIDE.",
+        epilog="Example: convt1d upsample in.wav out.wav --stride 2",
+        allow_abbrev=False,
+    )
+    upsample.add_argument("input", metavar="INPUT", type=Path, help=".npy or .wav; - for standard input")
+    upsample.add_argument("output", metavar="OUTPUT", type=Path, help=".npy or .wav; - for standard output")
+    upsample.add_argument("--stride", metavar="INT", type=int, required=True, help="upsampling factor")
+    upsample.add_argument(
+        "--filter",
+        choices=tuple(FILTERS),
+        default="sinc",
+        help="windowed sinc of 17 input samples (default), linear interpolation, or each sample held",
+    )
+    upsample.add_argument(
+        "--padding-mode", metavar="MODE", default="reflect", help=f"{', '.join(MODES)}; default reflect"
+    )
+    _add_file_options(upsample)
+    upsample.set_defaults(run=_apply, weights=None, name=None, bias=None, per_channel=True)
+
+
+def _add_bench(commands):
+    bench = commands.add_parser(
+        "bench",
+        help="time a layer of your own against torch and ONNX Runtime, where they are installed",
+        description="Time warm float32 calls of one layer, a batch of one, in turns with the same in torch and in ONNX "
+        "Runtime where they are installed, and say whether it is worth it.",
+        epilog="Example: convt1d bench --layer '512 256 16 --stride 8 --padding 4' --length 200",
+        allow_abbrev=False,
+    )
+    what = bench.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--layer", metavar="LAYER", help="channels in, channels out, kernel size and options, as for info"
+    )
+    what.add_argument("--weights", metavar="FILE", type=Path, help=".npz, .npy, .onnx or .safetensors, as for apply")
+    bench.add_argument("--name", help="the layer in the weights, if there are several")
+    _add_options(bench)
+    bench.add_argument("--length", metavar="INT", type=int, default=200, help="input samples; default 200")
+    bench.add_argument("--workers", metavar="INT", type=int, default=1, help="threads; default 1")
+    bench.set_defaults(run=_bench, bias=None)
 
 
 def _add_apply(commands):
@@ -151,14 +248,17 @@ def _add_apply(commands):
             "the input's times the stride. A .npz file holds the array weight and may hold bias, stride, "
             "padding, output_padding, groups, dilation and padding_mode; options given here win. Of a .onnx or "
             ".safetensors file, or a .npz file of many arrays, --name says which layer; `convt1d layers` lists them. "
-            "A .onnx file holds the geometry, a .safetensors file does not."
+            "A .onnx file holds the geometry, a .safetensors file only if `layer.save` wrote it. "
+            "Example: convt1d apply --weights up.npz --input x.wav --output y.wav"
         ),
         allow_abbrev=False,
     )
     apply.add_argument("--weights", metavar="FILE", type=Path, required=True, help=".npz, .npy, .onnx or .safetensors")
     apply.add_argument("--name", help="the layer in the weights, if there are several")
-    apply.add_argument("--input", metavar="FILE", type=Path, required=True, help=".npy, .wav, .flac, .ogg, .mp3, ...")
-    apply.add_argument("--output", metavar="FILE", type=Path, required=True, help=".npy or .wav")
+    apply.add_argument(
+        "--input", metavar="FILE", type=Path, required=True, help=".npy, .wav, .flac, .ogg, .mp3, ...; - for stdin"
+    )
+    apply.add_argument("--output", metavar="FILE", type=Path, required=True, help=".npy or .wav; - for stdout")
     apply.add_argument("--bias", metavar="FILE", type=Path, help=".npy of shape (C_out,)")
     _add_options(apply)
     apply.add_argument(
@@ -167,6 +267,12 @@ def _add_apply(commands):
         help="apply weights of one input channel to each channel by itself; output channel c*C_out + o is "
         "output o of input channel c",
     )
+    _add_file_options(apply)
+    apply.set_defaults(run=_apply)
+
+
+def _add_file_options(apply):
+    """What `apply` and `upsample` share."""
     apply.add_argument("--rate", metavar="HZ", type=int, help="sample rate of a .npy input, for .wav output")
     apply.add_argument(
         "--stream",
@@ -182,13 +288,17 @@ def _add_apply(commands):
         help="show on stderr how much is done, from the first second on; default: if it is a terminal",
     )
     apply.add_argument("--force", action="store_true", help="overwrite the output file")
-    apply.set_defaults(run=_apply)
+    apply.add_argument("--format", choices=("wav", "npy"), default="wav", help="of what - stands for; default wav")
+    apply.add_argument(
+        "--bits", type=int, choices=(16, 24, 32), default=32, help="of a .wav output; 32, the default, is float"
+    )
 
 
 def _add_explain(commands):
     explain = commands.add_parser(
         "explain",
         help="draw which input samples and taps make which output sample, and how evenly kernels overlap",
+        epilog="Example: convt1d explain --kernel-size 3 --stride 2",
         description="Draw in text which input samples (rows) and taps (numbers) make which output samples (columns), "
         "and report how evenly the kernels overlap. With --weights the gains are those of the weights; with "
         "--kernel-size all taps are equal, of mean gain 1.",
@@ -208,6 +318,7 @@ def _add_layers(commands):
     layers = commands.add_parser(
         "layers",
         help="list the transposed convolutions in a file of weights",
+        epilog="Example: convt1d layers model.onnx",
         description="List every 1-D transposed convolution in a .onnx, .safetensors or .npz file. Only .onnx says for "
         "sure; in the others it is every weight that may be one.",
         allow_abbrev=False,
@@ -220,6 +331,7 @@ def _add_info(commands):
     info = commands.add_parser(
         "info",
         help="print versions, BLAS, instruction set, threads and kernels",
+        epilog="Example: convt1d info --layer '512 256 16 --stride 8'",
         description="Print what a bug report should contain; or which kernel a layer gets on this machine, with what "
         "tile, and why the kernels preferred to it refused.",
         allow_abbrev=False,
@@ -230,6 +342,7 @@ def _add_info(commands):
         help="channels in, channels out, kernel size and options in one argument, as in "
         "--layer '512 256 16 --stride 8'; --dtype float64 for another type",
     )
+    info.add_argument("--json", action="store_true", help="as a JSON object")
     info.set_defaults(run=_info)
 
 
@@ -256,7 +369,10 @@ def _info(args):
     else:
         checked, dtype = _described(args.layer)
         lines = info.describe_plan(checked, dtype)
-    _print_table(lines)
+    if args.json:
+        print(json.dumps(lines, indent=2))
+    else:
+        _print_table(lines)
     return 0
 
 
@@ -274,6 +390,32 @@ def _described(text):
     if padding is not None:
         given["padding"] = padding[0] if len(padding) == 1 else tuple(padding)
     return geometry.check(**{name: value for name, value in given.items() if value is not None}), dtype
+
+
+# bench ------------------------------------------------------------------------------------------------------
+
+
+def _bench(args):
+    from . import ConvTranspose1d, bench, geometry
+
+    length = geometry.as_length("--length", args.length)
+    if args.layer is not None:
+        checked, dtype = _described(args.layer)
+        if dtype != "float32" or args.name is not None or _given(args):
+            raise ValueError("--layer holds all options, and its type must be float32")
+        options = {name: getattr(checked, name) for name in SETTINGS} | {"padding": _one_or_pair(checked.padding)}
+        layer = ConvTranspose1d(checked.in_channels, checked.out_channels, checked.kernel_size, rng=0, **options)
+    else:
+        _check_weights(args.weights)
+        weight, bias, options = _settings(args, length)
+        layer = _layer_of(np.asarray(weight), bias, options, np.dtype(np.float32))
+    print(*bench.describe(layer, length, args.workers), sep="\n")
+    return 0
+
+
+def _one_or_pair(padding):
+    left, right = padding
+    return left if left == right else padding
 
 
 def _print_table(lines):
@@ -517,10 +659,29 @@ def _layer_of(weight, bias, options, dtype):
 
 
 def _apply(args):
+    """`_apply_files`, with files in the place of standard input and output."""
+    with tempfile.TemporaryDirectory() as folder:
+        if args.input == STANDARD:
+            args.input = Path(folder) / f"stdin.{args.format}"
+            with args.input.open("xb") as file:
+                shutil.copyfileobj(sys.stdin.buffer, file)
+        if args.output != STANDARD:
+            print(f"wrote {args.output}: {_apply_files(args)}")
+        else:
+            args.output = Path(folder) / f"stdout.{args.format}"
+            print(f"convt1d: wrote {_apply_files(args)}", file=sys.stderr)
+            with args.output.open("rb") as file:
+                shutil.copyfileobj(file, sys.stdout.buffer)
+    return 0
+
+
+def _apply_files(args):
+    """Write the output file and say what it holds."""
     from . import conv_transpose1d
 
     sources = [path for path in (args.input, args.weights, args.bias) if path is not None]
-    _check_weights(args.weights)
+    if args.weights is not None:
+        _check_weights(args.weights)
     _check_suffix("--input", args.input, (".npy", ".wav", *sound.OTHERS))
     _check_suffix("--output", args.output, (".npy", ".wav"))
     _check_output("--output", args.output, sources, args.force)
@@ -529,6 +690,8 @@ def _apply(args):
     if args.stream is not None and args.stream < 1:
         raise ValueError(f"--stream must be at least 1, got {args.stream}")
 
+    if args.bits != 32 and _suffix(args.output) != ".wav":
+        raise ValueError("--bits is only for a .wav output")
     x, rate, prepare = _open_input(args)
     weight, bias, options = _settings(args, x.shape[-1])
     to_wav = _suffix(args.output) == ".wav"
@@ -558,7 +721,7 @@ def _apply(args):
         if nothing.dtype.kind == "c":
             raise ValueError(f"a .wav output holds real samples, but the result is {nothing.dtype}")
         rows = x.shape[0] * c_out
-        _check_wav(rows, length_out, rate * stride)
+        _check_wav(rows, length_out, rate * stride, args.bits // 8)
         told = f"{rows} channel(s) of {length_out} samples, {rate * stride} Hz"
     else:
         shape = (batch, c_out * channels if args.per_channel else c_out, length_out)
@@ -573,34 +736,25 @@ def _apply(args):
         if args.stream is not None:
             stream = _open_stream(weight, bias, options, nothing, args.workers)
             pieces = _stream_in_pieces(stream, x, prepare, args.stream, status)
-            if to_wav:
-                write = functools.partial(_write_wav, pieces, rows, length_out, rate * stride)
-            else:
+            if not to_wav:
                 write = functools.partial(_write_npy, pieces, shape, nothing.dtype)
         else:
-            if to_wav:
-                frames = np.empty((length_out, rows), dtype=np.float32)
-                y = frames.T.reshape(x.shape[0], c_out, length_out)  # a view: filling y interleaves the channels
-            else:
-                y = np.empty((x.shape[0], c_out, length_out), dtype=nothing.dtype)
+            y = np.empty((x.shape[0], c_out, length_out), dtype=np.float32 if to_wav else nothing.dtype)
             for done in _convolve_in_pieces(convolve, x, y, weight.shape[2], options):
-                status.show(f"{100 * done:3.0f} %")
+                status.share(done, x.shape[0] * length)
             status.show("writing")
-            if to_wav:
-                from scipy.io import wavfile
-
-                def write(file):
-                    wavfile.write(file, rate * stride, frames)
-            else:
+            pieces = (y[..., m : m + 2**18] for m in range(0, length_out, 2**18))
+            if not to_wav:
 
                 def write(file):
                     np.save(file, y.reshape(shape), allow_pickle=False)
 
+        if to_wav:
+            write = functools.partial(_write_wav, pieces, rows, length_out, rate * stride, args.bits)
         _write_whole(args.output, write, args.force)
-        print(f"wrote {args.output}: {told}")
+        return told
     finally:
         status.clear()
-    return 0
 
 
 def _convolve_in_pieces(convolve, x, y, kernel_size, options):
@@ -652,7 +806,7 @@ def _stream_in_pieces(stream, x, prepare, step, status):
     length = x.shape[-1]
     for m in range(0, length, step):
         yield stream.process(prepare(x[..., m : m + step]))
-        status.show(f"{100 * min(1, (m + step) / length):3.0f} %")
+        status.share(min(1, (m + step) / length), x.shape[0] * length)
     yield stream.flush()
 
 
@@ -666,14 +820,29 @@ def _store(values, target):
 
 def _settings(args, length):
     """Return weight, bias or None, and the options: those given, else those stored beside the weights."""
+    if args.weights is None:
+        return _filter(args)
     given = _given(args)
     if _suffix(args.weights) in (".onnx", ".safetensors") or args.name is not None:
         weight, bias, options = _load_layer(args, given, length)
     else:
         weight, bias, options = _load_weights(args.weights)
+        if _suffix(args.weights) == ".npz" and "stride" not in options | given:
+            raise ValueError(f"--stride must be given: {args.weights} does not hold it")
     if args.bias is not None:
         bias = _load_npy("--bias", args.bias)
     return weight, bias, _plain(options) | given
+
+
+def _filter(args):
+    """The filter of `upsample`, as `_settings` returns weights."""
+    from . import geometry
+
+    stride = geometry.as_int("--stride", args.stride, 1)
+    taps = FILTERS[args.filter](stride)
+    crop = taps.size - stride
+    options = {"stride": stride, "padding": (crop // 2, crop - crop // 2), "padding_mode": args.padding_mode}
+    return taps.astype(np.float32)[None, None], None, options
 
 
 def _given(args):
@@ -719,8 +888,6 @@ def _load_layer(args, given, length):
         if given:
             raise ValueError(f"--{min(given).replace('_', '-')} cannot be given: {args.weights} holds the geometry")
         given = {"length": length}
-    elif "stride" not in given and _suffix(args.weights) == ".safetensors":
-        raise ValueError(f"--stride must be given: {args.weights} does not hold it")
     geometry, weight, bias = weights.from_file(args.weights, args.name, **given)
     return weight, bias, {name: getattr(geometry, name) for name in SETTINGS}
 
@@ -737,7 +904,11 @@ def _load_weights(path):
             raise ValueError("it holds a single array: name it .npy")
     with _reading("--weights", path), files.arrays_of(path) as arrays:
         if unknown := sorted(set(arrays) - set(known)):
-            raise ValueError(f"unknown arrays {unknown}; known are {known}")
+            from . import weights
+
+            names = [layer.name for layer in weights.list_layers(path)]
+            hint = f"; --name says which layer: {' or '.join(names[:9])}" if any(names) else ""
+            raise ValueError(f"unknown arrays {unknown}; known are {known}{hint}")
         if "weight" not in arrays:
             raise ValueError("it has no array named weight")
         arrays = dict(arrays)
@@ -831,15 +1002,15 @@ def _check_output(option, path, sources, force):
         raise ValueError(f"{option} {path}: the folder {folder} is not writable")
 
 
-def _check_wav(channels, length, rate):
+def _check_wav(channels, length, rate, width):
     """Refuse what the header of a wave file cannot say; `rate` is the output's."""
     if rate < 1:
         raise ValueError(f"the sample rate must be at least 1, got {rate} for the output")
-    if 4 * channels > 0xFFFF:
-        raise ValueError(f"a .wav output holds at most {0xFFFF // 4} channels, got {channels}; use .npy")
-    if 4 * channels * rate > 0xFFFFFFFF:
+    if width * channels > 0xFFFF:
+        raise ValueError(f"a .wav output holds at most {0xFFFF // width} channels, got {channels}; use .npy")
+    if width * channels * rate > 0xFFFFFFFF:
         raise ValueError(f"a .wav output cannot state {channels} channels at {rate} Hz: over 4 GiB a second")
-    if 4 * channels * length > 0xFFFFFFFF - 100:
+    if width * channels * length > 0xFFFFFFFF - 100:
         raise ValueError(f"a .wav output holds at most 4 GiB, got {channels} x {length} samples; use .npy")
 
 
@@ -856,18 +1027,30 @@ def _write_npy(pieces, shape, dtype, file):
         first += n
 
 
-def _write_wav(pieces, channels, length, rate, file):
-    """What scipy.io.wavfile.write writes for `length` float32 samples; `pieces` (N, C, n) hold N*C channels."""
-    frame = 4 * channels
+def _write_wav(pieces, channels, length, rate, bits, file):
+    """A wave file of `length` samples: 32 bits of float, or 16 or 24 of int. `pieces` (N, C, n) hold N*C channels."""
+    frame = bits // 8 * channels
     size = frame * length
-    # https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats/WAVE/WAVE.html: format 3 is IEEE float
-    file.write(struct.pack("<4sI4s", b"RIFF", 50 + size, b"WAVE"))
-    file.write(struct.pack("<4sIHHIIHHH", b"fmt ", 18, 3, channels, rate, rate * frame, frame, 32, 0))
+    # https://www.mmsp.ece.mcgill.ca/Documents/AudioFormats/WAVE/WAVE.html: format 1 is PCM, 3 is IEEE float
+    kind = 3 if bits == 32 else 1
+    file.write(struct.pack("<4sI4s", b"RIFF", 50 + size + size % 2, b"WAVE"))
+    file.write(struct.pack("<4sIHHIIHHH", b"fmt ", 18, kind, channels, rate, rate * frame, frame, bits, 0))
     file.write(struct.pack("<4sII4sI", b"fact", 4, length, b"data", size))
+    clipped = 0
     for piece in pieces:
         frames = np.empty((piece.shape[-1], channels), dtype="<f4")
         _store(piece.reshape(channels, piece.shape[-1]).T, frames)
-        file.write(frames.tobytes())
+        if bits == 32:
+            file.write(frames.tobytes())
+            continue
+        most = 2 ** (bits - 1)
+        scaled = np.rint(frames.astype(np.float64) * most)
+        clipped += int(((scaled < -most) | (scaled > most - 1)).sum())
+        codes = scaled.clip(-most, most - 1).astype("<i4")
+        file.write(np.ascontiguousarray(codes.view("u1").reshape(*codes.shape, 4)[..., : bits // 8]).tobytes())
+    file.write(b"\0" * (size % 2))
+    if clipped:
+        print(f"convt1d: {clipped} samples beyond [-1, 1) were clipped", file=sys.stderr)
 
 
 def _write_whole(path, write, force):

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from .activations import Activation
     from .conv_stream import Conv1dStream
-    from .functional import Size
+    from .geometry import Padding, PaddingMode, Size
     from .gradients import Gradients
 
 
@@ -92,17 +92,19 @@ class Conv1d(Layer):
     Conv1d(16, 32, kernel_size=(7,), stride=(1,), padding=(9,), dilation=(3,))
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         kernel_size: Size,
         stride: Size = 1,
-        padding: Size | str = 0,
+        padding: Padding | Literal["same", "valid"] = 0,
         dilation: Size = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         *,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
@@ -256,11 +258,11 @@ class Conv1d(Layer):
         mapping: Mapping[str, Any],
         prefix: str = "",
         *,
-        padding: Size | str,
+        padding: Padding | Literal["same", "valid"],
         stride: Size = 1,
         dilation: Size = 1,
         groups: int | None = None,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
     ) -> Self:
         """A layer from the state of a torch module; channels, kernel and bias follow from the arrays.
 

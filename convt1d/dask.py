@@ -38,7 +38,7 @@ from .padding import source_index
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-    from .functional import Size
+    from .geometry import Padding, PaddingMode, Size
 
 __all__ = ["conv_transpose1d"]
 
@@ -48,12 +48,12 @@ def conv_transpose1d(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Padding = 0,
     output_padding: Size = 0,
     groups: int = 1,
     dilation: Size = 1,
     *,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
     workers: int | None = 1,
 ) -> da.Array:
     """1-D transposed convolution of a dask array, lazily, chunk by chunk.

@@ -202,6 +202,7 @@ class Safetensors(_Arrays):
             import ml_dtypes  # noqa: F401  the package asks NumPy for "bfloat16", which is known from then on
         self._file = stack.enter_context(package.safe_open(path, framework="np"))
         self._members = dict.fromkeys(self._file.keys())
+        self.metadata = self._file.metadata() or {}
 
     def layout(self, name):
         """What wrote the file, by its metadata: "pt", "mlx", ...; empty if it does not say."""

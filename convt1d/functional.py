@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -16,9 +16,8 @@ from .operator import Operator
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
+    from .geometry import Padding, PaddingMode, Precision, Size
     from .gradients import Gradients
-
-    Size = int | Sequence[int]
 
 
 def conv_transpose1d(
@@ -26,16 +25,16 @@ def conv_transpose1d(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Padding = 0,
     output_padding: Size = 0,
     groups: int = 1,
     dilation: Size = 1,
     *,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
     channels_last: bool = False,
     out: np.ndarray | None = None,
     workers: int | None = None,
-    precision: str = "float32",
+    precision: Precision = "float32",
 ) -> np.ndarray:
     """1-D transposed convolution.
 
@@ -162,11 +161,11 @@ def conv1d(
     weight: ArrayLike,
     bias: ArrayLike | None = None,
     stride: Size = 1,
-    padding: Size | str = 0,
+    padding: Padding | Literal["same", "valid"] = 0,
     dilation: Size = 1,
     groups: int = 1,
     *,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
     out: np.ndarray | None = None,
     workers: int | None = None,
 ) -> np.ndarray:
@@ -259,12 +258,12 @@ def conv_transpose1d_backward(
     x: ArrayLike,
     weight: ArrayLike,
     stride: Size = 1,
-    padding: Size = 0,
+    padding: Padding = 0,
     output_padding: Size = 0,
     groups: int = 1,
     dilation: Size = 1,
     *,
-    padding_mode: str = "zeros",
+    padding_mode: PaddingMode = "zeros",
     needs: Iterable[str] = NEEDS,
     workers: int | None = None,
 ) -> Gradients:

@@ -33,17 +33,29 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from numbers import Real
+from typing import Any, Literal, TypeVar, cast
 
 from .padding import MODES as padding_modes
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    Size = int | Sequence[int]
+#: What parameters may be, for type checkers.
+Size = int | tuple[int]
+Padding = int | tuple[int] | tuple[int, int]
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+Precision = Literal["float32", "tf32", "3xtf32"]
 
 #: The padding modes: how the input continues outside ``[0, L)``. Drawn in :mod:`convt1d.padding`.
 PADDING_MODES = tuple(padding_modes)
+
+# numpy.pad's and scipy.ndimage's names of them.
+_OTHER_NAMES = {
+    "constant": "zeros",
+    "edge": "replicate",
+    "nearest": "replicate",
+    "wrap": "circular",
+    "grid-wrap": "circular",
+    "mirror": "reflect",
+}
 
 # Positions are computed in 64-bit integers; a parameter above the first could only belong to an output that no
 # memory holds, and products of two such parameters still fit. Signals may be longer.
@@ -328,7 +340,9 @@ def check_padding_mode(padding_mode: Any) -> None:
     if not isinstance(padding_mode, str):
         raise TypeError(f"padding_mode must be a string, got {padding_mode!r}")
     if padding_mode not in PADDING_MODES:
-        raise ValueError(f"padding_mode must be one of {', '.join(PADDING_MODES)}, got {padding_mode!r}")
+        hint = _OTHER_NAMES.get(padding_mode)
+        known = f"{', '.join(PADDING_MODES)}, got {padding_mode!r}"
+        raise ValueError(f"padding_mode must be one of {known}" + (f": here it is {hint!r}" if hint else ""))
 
 
 def check_sliding(
@@ -362,6 +376,15 @@ def as_length(name: str, value: Any, least: int = 1, *, one_tuple: bool = False)
     return as_int(name, value, least, one_tuple=one_tuple, most=_LONGEST)
 
 
+def whole(value: Any) -> int:
+    """`value` as an int, or a TypeError. A whole float counts: in R, MATLAB and JSON `2` is one."""
+    if type(value).__name__ in ("bool", "bool_"):
+        raise TypeError
+    if not hasattr(value, "__index__") and isinstance(value, Real) and float(value).is_integer():
+        return int(float(value))
+    return operator.index(value)
+
+
 def as_int(name: str, value: Any, least: int, *, one_tuple: bool = False, most: int = _LARGEST) -> int:
     """`value` as an int from `least` to `most`; `one_tuple` also takes a tuple or list of one."""
     if one_tuple and isinstance(value, (tuple, list)):
@@ -369,9 +392,7 @@ def as_int(name: str, value: Any, least: int, *, one_tuple: bool = False, most: 
             raise ValueError(f"{name} must be an int or a tuple of one int, got {value!r}")
         value = value[0]
     try:
-        if isinstance(value, bool) or type(value).__name__ in ("bool", "bool_"):
-            raise TypeError
-        number = operator.index(value)
+        number = whole(value)
     except TypeError:
         raise TypeError(f"{name} must be an int, got {value!r}") from None
     if number < least:
@@ -399,7 +420,7 @@ def as_padding(padding: Any) -> tuple[int, int]:
 
 
 def output_length(
-    L: int, kernel_size: Size, stride: Size = 1, padding: Size = 0, output_padding: Size = 0, dilation: Size = 1
+    L: int, kernel_size: Size, stride: Size = 1, padding: Padding = 0, output_padding: Size = 0, dilation: Size = 1
 ) -> int:
     """Length of the output of a transposed convolution.
 

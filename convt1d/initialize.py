@@ -11,7 +11,6 @@ input read at position ``(t + left - c) / stride``, counted in input samples, wh
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from . import geometry as geometry_module
 from .geometry import ConvGeometry, Geometry
 
 if TYPE_CHECKING:
-    from .functional import Size
+    from .geometry import Size
 
 __all__ = ["linear", "subpixel", "windowed_sinc"]
 
@@ -29,11 +28,13 @@ def as_generator(rng) -> np.random.Generator:
     """`rng` (None, an int or a Generator) as a Generator."""
     if isinstance(rng, np.random.Generator):
         return rng
-    if rng is None or (isinstance(rng, Integral) and not isinstance(rng, bool)):
-        if rng is not None and rng < 0:
-            raise ValueError(f"rng must be a non-negative int, got {rng}")
-        return np.random.default_rng(rng)  # type: ignore[arg-type]
-    raise TypeError(f"rng must be None, an int or a numpy.random.Generator, got {rng!r}")
+    try:
+        seed = None if rng is None else geometry_module.whole(rng)
+    except TypeError:
+        raise TypeError(f"rng must be None, an int or a numpy.random.Generator, got {rng!r}") from None
+    if seed is not None and seed < 0:
+        raise ValueError(f"rng must be a non-negative int, got {rng}")
+    return np.random.default_rng(seed)
 
 
 def uniform(geometry: Geometry | ConvGeometry, dtype: np.dtype, rng: np.random.Generator, bias: bool):

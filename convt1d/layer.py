@@ -7,8 +7,9 @@ import copy
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from html import escape
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -19,14 +20,18 @@ from .gradients import NEEDS, backward_of, check_needs
 from .operator import Operator, Pointwise
 
 if TYPE_CHECKING:
-    from typing import Self
-
     from numpy.typing import ArrayLike, DTypeLike
 
     from .activations import Activation
-    from .functional import Size
+    from .geometry import Padding, PaddingMode, Precision, Size
     from .gradients import Gradients
     from .stream import ConvTranspose1dStream
+
+
+def html_table(title: str, rows: Mapping[str, str]) -> str:
+    """What notebooks show of a layer or stream."""
+    lines = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
+    return f"<table><caption><code>{escape(title)}</code></caption>{lines}</table>"
 
 
 def _parameter(name):
@@ -35,6 +40,8 @@ def _parameter(name):
 
 class Layer:
     """What both layers are: a geometry with weights of their own. Use `ConvTranspose1d` or `Conv1d`."""
+
+    __slots__ = ("__weakref__", "_backward", "_operator", "_statistics")  # so that a misspelt attribute is an error
 
     _operator: Any  # Operator
     _backward: Any
@@ -275,6 +282,37 @@ class Layer:
             self._statistics = statistics
         return self
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write weights and geometry to a file that `from_file` and ``convt1d apply`` read.
+
+        Parameters
+        ----------
+        path : str or os.PathLike
+            A .npz or .safetensors file; replaced if it exists. It holds "weight", "bias" if there is one, and the
+            layer's settings, stride and the others: as arrays, or in the metadata.
+
+        Raises
+        ------
+        ValueError
+            `path` ends otherwise.
+        TypeError
+            The kind of file does not know the layer's dtype.
+        ImportError
+            safetensors is missing; the message names the extra.
+
+        Examples
+        --------
+        >>> import os, tempfile
+        >>> from convt1d import ConvTranspose1d
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ConvTranspose1d(8, 4, 16, stride=8, padding=4).save(os.path.join(folder, "up.npz"))
+        ...     ConvTranspose1d.from_file(os.path.join(folder, "up.npz"))
+        ConvTranspose1d(8, 4, kernel_size=(16,), stride=(8,), padding=(4,))
+        """
+        from . import weights
+
+        weights.save(self._operator.geometry, self.state_dict(), path)
+
     def __getstate__(self) -> dict[str, Any]:
         # packed weights are made again where the layer is used next
         return {
@@ -379,18 +417,20 @@ class ConvTranspose1d(Layer):
     ConvTranspose1d(512, 256, kernel_size=(16,), stride=(8,), padding=(4,))
     """
 
+    __slots__ = ()
+
     def __init__(
         self,
         in_channels: int,
         out_channels: int,
         kernel_size: Size,
         stride: Size = 1,
-        padding: Size = 0,
+        padding: Padding = 0,
         output_padding: Size = 0,
         groups: int = 1,
         bias: bool = True,
         dilation: Size = 1,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         *,
         dtype: DTypeLike = np.float32,
         rng: np.random.Generator | int | None = None,
@@ -409,12 +449,12 @@ class ConvTranspose1d(Layer):
     def __call__(
         self,
         x: ArrayLike,
-        output_size: Size | None = None,
+        output_size: int | tuple[int, ...] | None = None,
         *,
         channels_last: bool = False,
         out: np.ndarray | None = None,
         workers: int | None = None,
-        precision: str = "float32",
+        precision: Precision = "float32",
         before: Activation | None = None,
         after: Activation | None = None,
         add: ArrayLike | None = None,
@@ -529,7 +569,7 @@ class ConvTranspose1d(Layer):
         self,
         grad_output: ArrayLike,
         x: ArrayLike,
-        output_size: Size | None = None,
+        output_size: int | tuple[int, ...] | None = None,
         *,
         needs: Iterable[str] = NEEDS,
         workers: int | None = None,
@@ -602,11 +642,11 @@ class ConvTranspose1d(Layer):
         prefix: str = "",
         *,
         stride: Size,
-        padding: Size = 0,
+        padding: Padding = 0,
         output_padding: Size = 0,
         groups: int | None = None,
         dilation: Size = 1,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
     ) -> Self:
         """A layer from the state of a torch module; channels, kernel and bias follow from the arrays.
 
@@ -664,9 +704,9 @@ class ConvTranspose1d(Layer):
         name : str, optional
             Which layer, as `convt1d.weights.list_layers` names them; not needed where there is only one.
         **geometry
-            For .safetensors and .npz those of `from_state_dict`; a .npz file may hold them beside the weights,
-            as scalar arrays (``stride`` or ``up.stride``), and what is given here wins. For .onnx only `length`, see
-            `from_onnx`.
+            For .safetensors and .npz those of `from_state_dict`; the file may hold them, as `save` writes them: a .npz
+            file as arrays beside the weights (``stride`` or ``up.stride``), a .safetensors file in its metadata. What
+            is given here wins. For .onnx only `length`, see `from_onnx`.
 
         Returns
         -------
@@ -788,7 +828,7 @@ class ConvTranspose1d(Layer):
         bias: ArrayLike | None = None,
         *,
         stride: Size | None = None,
-        padding: str | None = None,
+        padding: Literal["valid", "same"] | None = None,
         output_padding: Size | None = None,
         dilation: Size = 1,
         trust: bool = False,
@@ -921,3 +961,17 @@ class ConvTranspose1d(Layer):
         from . import weights
 
         return weights.to_onnx(self._operator.geometry, self.weight, self.bias, path)
+
+    def _repr_html_(self) -> str:
+        from . import info
+        from .cpu import _runtime
+
+        g = self._operator.geometry
+        rows = {
+            "x": f"(N, {g.in_channels}, L)",
+            "y": f"(N, {g.out_channels}, L_out), L_out = {g.stride} L {g.output_length(0):+d}",
+            "weight": f"{self.weight.shape}, {self.dtype}",
+            "multiply-adds a sample": f"{self.weight.size:,}",
+            "kernel here": info.plan_of(g, _runtime.machine(), arrays.compute_dtype(self.dtype).name).kernel,
+        }
+        return html_table(repr(self), rows)

@@ -208,7 +208,7 @@ class Operator:
         channels_last = channels_last and self.geometry.out_channels > 1
         found = self._kernels.get((compute, channels_last, short))
         if found is None:
-            from .cpu import _runtime, _tiles, kernels  # SciPy's BLAS takes 0.15 s to import: not before it is needed
+            from .cpu import _runtime, _tiles, kernels  # compiled code and SciPy's BLAS: not before they are needed
 
             machine = _runtime.machine()
             allowed = threads.count(None) if allowed is None else allowed

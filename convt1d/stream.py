@@ -31,7 +31,7 @@ import numpy as np
 from . import arrays, padding, threads
 from . import geometry as geometry_module
 from .geometry import ConvGeometry, Geometry
-from .layer import ConvTranspose1d, Layer
+from .layer import ConvTranspose1d, Layer, html_table
 from .operator import Operator, Pointwise
 
 if TYPE_CHECKING:
@@ -312,6 +312,22 @@ class ConvTranspose1dStream(LayerStream):
         self._history = schedule.history
         self._after = schedule.after
         self.reset()
+
+    def __repr__(self) -> str:
+        g = self._geometry
+        return (
+            f"{type(self).__name__}({g.in_channels} -> {g.out_channels} channels, kernel_size={g.kernel_size}, "
+            f"stride={g.stride}, latency={self.latency}, {self._received} samples received"
+            f"{', flushed' if self._flushed else ''})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "latency": f"{self.latency} output samples",
+            "warm-up": f"{self.warm_up} input samples",
+            "received": f"{self._received} input samples{', flushed' if self._flushed else ''}",
+        }
+        return html_table(repr(self), rows)
 
     def reset(self) -> None:
         """Forget the signal, and the batch size, channels and dtype that its first chunk fixed.

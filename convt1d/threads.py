@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import os
 import time
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from . import memory
+from .geometry import whole
 
 # Seconds of work below which a call stays on one thread: waking a second one costs 5 to 50 us (Zen 4, 2026-11).
 SERIAL_SECONDS = 60e-6
@@ -35,9 +35,7 @@ def count(workers: object) -> int:
     if workers is None:
         return min(_runtime().openmp_threads(), _quota())
     try:
-        if isinstance(workers, bool):
-            raise TypeError
-        n = operator.index(workers)  # type: ignore[arg-type]
+        n = whole(workers)
     except TypeError:
         raise TypeError(f"workers must be None or an int, got {workers!r}") from None
     if n > 0:

@@ -37,7 +37,7 @@ from .operator import Operator
 from .padding import source_index
 
 if TYPE_CHECKING:
-    from .functional import Size
+    from .geometry import Padding, PaddingMode, Size
 
 __all__ = ["ConvTranspose1d", "replace", "restore"]
 
@@ -105,12 +105,12 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         out_channels: int,
         kernel_size: Size,
         stride: Size = 1,
-        padding: Size = 0,
+        padding: Padding = 0,
         output_padding: Size = 0,
         groups: int = 1,
         bias: bool = True,
         dilation: Size = 1,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -161,7 +161,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
         (torch.Size([2, 4, 19]), torch.Size([2, 4, 20]))
         """
         # the condition that TorchScript knows: of the two branches it compiles the second
-        if not torch.jit.is_scripting():  # type: ignore[attr-defined]
+        if not torch.jit.is_scripting():
             return self._forward(input, output_size)
         else:
             assert self.padding_mode == "zeros", "TorchScript needs what torch's layer has: padding_mode 'zeros'"
@@ -169,18 +169,18 @@ class ConvTranspose1d(nn.ConvTranspose1d):
             output_padding = self._output_padding(
                 input,
                 output_size,
-                self.stride,  # type: ignore[arg-type]
-                self.padding,  # type: ignore[arg-type]
-                self.kernel_size,  # type: ignore[arg-type]
+                self.stride,
+                self.padding,
+                self.kernel_size,
                 1,
-                self.dilation,  # type: ignore[arg-type]
+                self.dilation,
             )
             return nn.functional.conv_transpose1d(
                 input,
                 self.weight,
                 self.bias,
                 self.stride,
-                self.padding,  # type: ignore[arg-type]
+                self.padding,
                 output_padding,
                 self.groups,
                 self.dilation,

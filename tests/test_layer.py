@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from convt1d import ConvTranspose1d, conv_transpose1d, output_length
+from convt1d import ConvTranspose1d, ConvTranspose1dStream, conv_transpose1d, output_length
 
 GEOMETRY = {"stride": 3, "padding": (2, 1), "output_padding": 1, "dilation": 2, "padding_mode": "circular"}
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -287,3 +287,76 @@ def test_one_layer_in_many_threads():
             results = list(pool.map(functools.partial(layer, workers=workers), inputs))
         for y, e in zip(results, expected, strict=True):
             np.testing.assert_array_equal(y, e)
+
+
+SETTINGS = {"stride": 3, "padding": (1, 2), "output_padding": 2, "groups": 2, "dilation": 2, "padding_mode": "reflect"}
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".safetensors"])
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_save_and_from_file(tmp_path, suffix, dtype, bias):
+    if suffix == ".safetensors":
+        pytest.importorskip("safetensors")
+    layer = ConvTranspose1d(4, 6, 5, bias=bias, dtype=dtype, rng=0, **SETTINGS)
+    layer.save(tmp_path / f"up{suffix}")
+    again = ConvTranspose1d.from_file(tmp_path / f"up{suffix}")
+    assert repr(again) == repr(layer)
+    assert again.dtype == layer.dtype
+    x = np.random.default_rng(0).standard_normal((2, 4, 9)).astype(dtype)
+    np.testing.assert_array_equal(again(x), layer(x))
+    assert ConvTranspose1d.from_file(tmp_path / f"up{suffix}", stride=4).stride == 4
+
+
+def test_save_to_other_kinds_of_files(tmp_path):
+    layer = ConvTranspose1d(1, 1, 2)
+    with pytest.raises(ValueError, match=r"path must end in \.npz or \.safetensors, got '.*up\.onnx'"):
+        layer.save(tmp_path / "up.onnx")
+    with pytest.raises(TypeError, match=r"complex128: path must end in \.npz"):
+        ConvTranspose1d(1, 1, 2, dtype=complex).save(tmp_path / "up.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_misspelt_attribute():
+    with pytest.raises(AttributeError, match="weigth"):
+        ConvTranspose1d(1, 1, 2).weigth = np.ones((1, 1, 2))
+
+
+def test_pictures_of_layer_and_stream():
+    """Notebooks show shapes, kernel and what a stream waits for; text is escaped."""
+    layer = ConvTranspose1d(512, 256, 16, stride=8, padding=4)
+    html = layer._repr_html_()
+    for text in ("(N, 512, L)", "(N, 256, L_out), L_out = 8 L +0", "(512, 256, 16), float32", "kernel here"):
+        assert text in html, html
+    stream = ConvTranspose1dStream(layer)
+    stream.process(np.ones((512, 3), np.float32))
+    assert repr(stream) == (
+        "ConvTranspose1dStream(512 -> 256 channels, kernel_size=16, stride=8, latency=4, 3 samples received)"
+    )
+    assert "512 -&gt; 256 channels" in stream._repr_html_()
+    stream.flush()
+    assert repr(stream).endswith(", flushed)")
+
+
+def test_bias_of_one_number():
+    """R has no arrays of one number; they arrive as numbers."""
+    x, weight = np.ones((1, 4)), np.ones((1, 1, 2))
+    np.testing.assert_array_equal(conv_transpose1d(x, weight, 0.5), conv_transpose1d(x, weight, np.array([0.5])))
+    layer = ConvTranspose1d(1, 1, 2)
+    layer.bias = 0.5
+    assert layer.bias.shape == (1,)
+
+
+@pytest.mark.parametrize(
+    ("words", "call"),
+    [
+        (r"got shape \(10,\): x\[None\] is one channel", lambda f: f(np.ones(10), np.ones((1, 1, 2)))),
+        (r"got \(1, 10, 4\): channels_last=True\?", lambda f: f(np.ones((1, 10, 4)), np.ones((4, 2, 2)))),
+        ("here it is 'circular'", lambda f: f(np.ones((1, 10)), np.ones((1, 1, 2)), padding_mode="wrap")),
+        ("x must be an array of numbers, got NoneType", lambda f: f(None, np.ones((1, 1, 2)))),
+        (r"x must be an array of numbers, got \['a'\]", lambda f: f(["a"], np.ones((1, 1, 2)))),
+    ],
+)
+def test_messages_say_what_to_do(words, call):
+    with pytest.raises((ValueError, TypeError), match=words):
+        call(conv_transpose1d)

@@ -4,6 +4,7 @@
 import ast
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -49,10 +50,66 @@ print(os.waitpid(pid, 0)[1])
 
 
 def test_import_is_light():
-    """SciPy's BLAS takes 0.15 s to import: not before the first call."""
+    """scipy.linalg takes a quarter of a second to import."""
     code = "import sys, convt1d; print([m for m in ('scipy.linalg', 'cupy', 'torch') if m in sys.modules])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.stdout == "[]\n", run.stderr
+
+
+def test_first_call_leaves_scipy_linalg_alone():
+    """It loads SciPy's BLAS and no more; what comes later finds scipy.linalg whole."""
+    code = """
+import sys, numpy as np, convt1d
+convt1d.conv_transpose1d(np.ones((1, 4)), np.ones((1, 1, 2)))
+print([m for m in sys.modules if m.startswith("scipy.linalg")])
+import scipy.linalg
+from scipy.linalg import cython_blas
+print(scipy.linalg.solve(np.eye(2), np.ones(2)), "dgemm" in cython_blas.__pyx_capi__)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "['scipy.linalg.cython_blas']\n[1. 1.] True\n", run.stderr
+
+
+def test_names_are_reached_lazily():
+    code = """
+import sys, convt1d
+print([m for m in sys.modules if m.startswith("convt1d.")])
+print(convt1d.weights.list_layers.__module__, {"weights", "torch", "ConvTranspose1d"} <= set(dir(convt1d)))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.stdout == "['convt1d._compiled']\nconvt1d.weights True\n", run.stderr
+    with pytest.raises(AttributeError, match="no attribute 'conv_transpose2d'"):
+        _ = convt1d.conv_transpose2d
+
+
+@pytest.fixture
+def source_tree(tmp_path):
+    """A folder that holds the package without its compiled modules, as a checkout does."""
+    skip = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__")
+    shutil.copytree(Path(convt1d.__file__).parent, tmp_path / "convt1d", ignore=skip)
+    return tmp_path
+
+
+def test_source_tree_steps_aside(source_tree):
+    """Python started in a checkout after `pip install .` computes with the installed package, all of it."""
+    code = "import convt1d as c; print(c.conv_transpose1d([[1, 2]], [[[1, 1]]]), c.__file__, c.weights.__file__)"
+    installed = Path(convt1d.__file__).parent
+    environment = {**os.environ, "PYTHONPATH": str(installed.parent)}
+    for arguments, wanted in ((["-c", code], str(installed)), (["-m", "convt1d", "info"], "kernels")):
+        run = subprocess.run(
+            [sys.executable, *arguments], capture_output=True, text=True, cwd=source_tree, env=environment
+        )
+        assert wanted in run.stdout, run.stderr
+        assert str(source_tree) not in run.stdout
+
+
+def test_source_tree_says_that_it_is_not_compiled(source_tree):
+    run = subprocess.run(  # -S: without installed packages
+        [sys.executable, "-S", "-c", "import convt1d"],
+        capture_output=True, text=True, cwd=source_tree, env={},
+    )  # fmt: skip
+    assert "is a source tree without its compiled modules" in run.stderr
+    assert f"pip install {source_tree}" in run.stderr
 
 
 @pytest.mark.parametrize("module", [_correlate, _runtime, _tiles])

@@ -432,11 +432,11 @@ BAD_CHUNKS = [
     (np.ones((1, 1, 2, 4)), ValueError, ["chunk", "2-D or 3-D", r"\(1, 1, 2, 4\)"]),
     (np.ones((3, 4)), ValueError, ["chunk", r"\(2, n\)", r"\(3, 4\)"]),
     (np.ones((1, 0)), ValueError, ["chunk", r"\(2, n\)", r"\(1, 0\)"]),
-    ([["a", "b"]], TypeError, ["chunk", "str"]),
+    ([["a", "b"]], TypeError, ["chunk", "numbers"]),
     ([[1, 2], [3]], TypeError, ["chunk", "list"]),
     (np.ma.ones((2, 4)), TypeError, ["chunk", "MaskedArray"]),
     (np.ones((2, 4), np.longdouble), TypeError, ["chunk", "longdouble|float128"]),
-    (None, TypeError, ["chunk", "object"]),
+    (None, TypeError, ["chunk", "NoneType"]),
 ]
 OTHER_CHUNKS = [
     (np.ones((1, 2, 4)), ValueError, ["chunk", r"first", r"\(2, 'n'\)", r"\(1, 2, 4\)"]),
@@ -484,7 +484,7 @@ BAD_STATES = [
     (STATE | {"flushed": 2}, ValueError, ["flushed", "0 or 1", "2"]),
     (STATE | {"flushed": True}, TypeError, ["flushed", "an int", "True"]),
     (STATE | {"samples": None}, ValueError, ["samples", "None", "9"]),
-    (STATE | {"samples": [["a"]]}, TypeError, ["samples", "str"]),
+    (STATE | {"samples": [["a"]]}, TypeError, ["samples", "numbers"]),
     (STATE | {"samples": np.ones((2, 3))}, ValueError, ["samples", r"\(2, 4\)", r"\(2, 3\)"]),
     (STATE | {"samples": np.ones((5, 3, 4))}, ValueError, ["samples", r"\(2, 4\)", r"\(5, 3, 4\)"]),
     (STATE | {"samples": np.ones(4)}, ValueError, ["samples", "2-D or 3-D", r"\(4,\)"]),

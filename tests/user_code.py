@@ -8,7 +8,7 @@ from typing import assert_type
 import numpy as np
 
 import convt1d
-from convt1d import threads, weights
+from convt1d import threads
 
 x = np.ones((1, 2, 8))
 layer = convt1d.ConvTranspose1d(2, 3, 4, stride=2, padding=(1, 0), bias=False, padding_mode="reflect", rng=0)
@@ -25,6 +25,15 @@ assert_type(convt1d.conv_transpose1d_backward(layer(x), x, layer.weight, stride=
 assert_type(convt1d.ConvTranspose1d.from_file("x.safetensors", "up.0", stride=8), convt1d.ConvTranspose1d)
 assert_type(convt1d.ConvTranspose1d.from_state_dict({"weight": x}, stride=8), convt1d.ConvTranspose1d)
 assert_type(layer.state_dict(), dict[str, np.ndarray])
+# What must be refused: mypy and pyright report a `type: ignore` that hides nothing.
+convt1d.ConvTranspose1d(2, 3, 4, padding_mode="reflct")  # type: ignore[arg-type]
+convt1d.ConvTranspose1d(2, 3, 4, padding=(1, 2, 3))  # type: ignore[arg-type]
+layer(x, precision="tf23")  # type: ignore[arg-type]
+convt1d.conv_transpose1d(x, x, padding_mode="reflct")  # type: ignore[arg-type]
+convt1d.conv_transpose1d(x, x, padding=(1, 2, 3))  # type: ignore[arg-type]
+convt1d.conv_transpose1d(x, x, precision="tf23")  # type: ignore[arg-type]
+convt1d.conv1d(x, x, padding="valib")  # type: ignore[arg-type]
+layer.weigth = x  # type: ignore[attr-defined]
 layer.weight = np.zeros((2, 3, 4))
 layer.bias = None
 layer.to_onnx("layer.onnx")
@@ -34,5 +43,5 @@ assert_type(stream.flush(), np.ndarray)
 stream.restore(stream.state())
 stream.reset()
 assert_type(stream.latency, int)
-assert_type([found.name for found in weights.list_layers("model.onnx")], list[str])
+assert_type([found.name for found in convt1d.weights.list_layers("model.onnx")], list[str])
 assert_type(threads.release_workspaces(), int)

@@ -52,12 +52,16 @@ workspace           2 MiB of a thread: the tile of x, its columns, and a pointer
 from __future__ import annotations
 
 import importlib
+import sys
+from importlib.machinery import PathFinder
+from importlib.util import module_from_spec
 
 
 def __getattr__(name: str) -> object:
     """`_tiles`, imported on first use: what an incompatible SciPy makes of that, in words."""
     if name != "_tiles":
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    _load_blas()
     try:
         return importlib.import_module("._tiles", __name__)
     except TypeError as error:  # Cython compares the signatures of BLAS' functions when it binds them
@@ -68,3 +72,14 @@ def __getattr__(name: str) -> object:
             f"(LP64), but SciPy {scipy.__version__} here has another, as one built with 64-bit integers (ILP64) has; "
             f"install SciPy's wheel: pip install --force-reinstall --only-binary scipy scipy ({error})"
         ) from error
+
+
+def _load_blas() -> None:
+    """Load scipy.linalg.cython_blas without scipy.linalg, whose import takes a quarter of a second."""
+    import scipy
+
+    name = "scipy.linalg.cython_blas"
+    spec = PathFinder.find_spec(name, [f"{place}/linalg" for place in scipy.__path__])
+    if name not in sys.modules and spec is not None and spec.loader is not None:
+        module = sys.modules[name] = module_from_spec(spec)
+        spec.loader.exec_module(module)

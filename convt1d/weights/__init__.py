@@ -26,7 +26,7 @@ make a layer of them and hold the documentation::
 from .keras_jax import from_jax, from_keras
 from .onnx import from_onnx, onnx_geometry, to_onnx
 from .parts import LayerInfo
-from .sources import from_file, list_layers, refuse_pickle
+from .sources import from_file, list_layers, refuse_pickle, save
 from .state import from_state_dict, from_torch
 
 __all__ = [
@@ -40,5 +40,6 @@ __all__ = [
     "list_layers",
     "onnx_geometry",
     "refuse_pickle",
+    "save",
     "to_onnx",
 ]

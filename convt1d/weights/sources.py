@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+
 from .. import files
 from ..geometry import SETTINGS
 from . import onnx
@@ -86,6 +88,27 @@ def from_file(path, name=None, **geometry):
             if "stride" not in settings:
                 raise TypeError("stride must be given: the file does not hold it")
             return from_state_dict(mapping, name, **settings)
+
+
+def save(geometry, weights: dict[str, np.ndarray], path) -> None:
+    """Write arrays by name and the geometry's settings, as `from_file` of either layer reads them."""
+    suffix = Path(path).suffix.lower()
+    settings = {name: getattr(geometry, name) for name in SETTINGS if hasattr(geometry, name)}
+    dtype = weights["weight"].dtype.name
+    if suffix == ".npz":
+        if dtype == "bfloat16":
+            raise TypeError("dtype must be one that NumPy stores, got bfloat16: path must end in .safetensors")
+        np.savez(path, **weights, **settings)  # type: ignore[arg-type]
+    elif suffix == ".safetensors":
+        if dtype == "complex128":
+            raise TypeError("dtype must be one that safetensors stores, got complex128: path must end in .npz")
+        files.need("safetensors", "writing .safetensors")
+        from safetensors.numpy import save_file
+
+        text = {name: " ".join(map(str, np.atleast_1d(value))) for name, value in settings.items()}
+        save_file(weights, path, metadata=text)
+    else:
+        raise ValueError(f"path must end in .npz or .safetensors, got {str(path)!r}; layer.to_onnx writes .onnx")
 
 
 def refuse_pickle(path) -> None:

@@ -325,8 +325,12 @@ def _spec(mapping, name):
 
 
 def stored_settings(mapping, prefix, names=SETTINGS):
-    """The geometry that lies beside the weights of a .npz file."""
+    """The geometry that lies beside the weights of a .npz file, or in the metadata of a .safetensors file."""
     settings = {}
+    for name in names if isinstance(mapping, files.Safetensors) else ():
+        if text := mapping.metadata.get(prefix + name):
+            numbers = [int(part) if part.isdecimal() else part for part in text.split()]
+            settings[name] = numbers[0] if len(numbers) == 1 else tuple(numbers)
     if isinstance(mapping, files.Npz):
         for name in names:
             if prefix + name in mapping:

@@ -3,6 +3,7 @@
 
 import importlib.resources
 import io
+import json
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ import pytest
 import scipy.signal
 from scipy.io import wavfile
 
-import convt1d
+import convt1d.bench
 from convt1d import cli, explain, info
 from convt1d.cpu import _runtime
 
@@ -778,6 +779,111 @@ def test_progress_as_asked(run, files, monkeypatch, option, stderr, shown):
     assert percents == ([str(n) for n in range(101)] if shown else [])  # of 1,024 chunks, none said twice
 
 
+@pytest.mark.skipif(os.name != "posix", reason="SIGTERM cannot be sent to one process")
+def test_sigterm_leaves_no_file(files):
+    np.save(files / "x.npy", np.zeros(10**7, np.float32))
+    before = contents(files)
+    argv = [sys.executable, "-m", "convt1d", *ARGV, "--stream", "1"]
+    done = subprocess.Popen(argv, cwd=files, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while not any(path.stat().st_size > 10**5 for path in files.glob(".convt1d-*.tmp")):
+            assert done.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        done.send_signal(signal.SIGTERM)
+        assert done.communicate(timeout=60) == (None, b"convt1d: terminated\n")
+        assert done.returncode == 143
+    finally:
+        done.kill()
+        done.wait()
+    assert contents(files) == before
+
+
+def test_progress_tells_rate_and_time_left(run, files, monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    clock = iter(range(0, 10**6, 2))
+    monkeypatch.setattr(cli.time, "monotonic", lambda: next(clock))
+    assert run(*ARGV, "--stream", 256)[0] == 0
+    assert re.search(r" 50 %, [\d.e+]+ samples/s, \d+ s left", terminal.getvalue())
+
+
+# upsample, standard input and output, bits ------------------------------------------
+
+
+@pytest.mark.parametrize("filter", list(cli.FILTERS))
+@pytest.mark.parametrize("stride", [1, 2, 3, 8])
+def test_upsample(run, files, filter, stride):
+    """As long as stride times the input; a constant stays constant; sinc and linear keep a slow sine where it is."""
+    x = np.sin(2 * np.pi * np.arange(400) / 50)
+    np.save("s.npy", np.stack([x, np.ones(400)]))
+    code, out, err = run("upsample", "s.npy", "up.npy", "--stride", stride, "--filter", filter)
+    assert (code, out, err) == (0, f"wrote up.npy: float64, shape (2, {400 * stride})\n", "")
+    sine, ones = np.load("up.npy")
+    np.testing.assert_allclose(ones, 1, atol=1e-6)
+    at = (np.arange(400 * stride) - (stride - 1) / 2) / stride
+    wanted = np.sin(2 * np.pi * at / 50)
+    tolerance = {"sinc": 1e-3, "linear": 4e-3, "hold": 0.07}[filter]
+    assert np.abs(sine - wanted)[20 * stride : -20 * stride].max() < tolerance
+
+
+@pytest.mark.parametrize("bits", [16, 24, 32])
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("stream", [[], ["--stream", "7"]])
+def test_bits(run, bits, channels, stream):
+    """Read back by SciPy within half a step; what is beyond [-1, 1) is clipped, and said."""
+    x = np.random.default_rng(0).uniform(-0.9, 0.9, (channels, 51)).astype(np.float32)
+    np.save("x.npy", x)
+    options = ["--stride", 1, "--filter", "hold", "--rate", 8000, "--bits", bits, *stream]
+    code, _, err = run("upsample", "x.npy", "y.wav", *options)
+    assert (code, err) == (0, "")
+    rate, frames = wavfile.read("y.wav")
+    assert rate == 8000
+    y = cli.pcm_to_float(frames).reshape(51, channels).T
+    np.testing.assert_allclose(y, x, atol=0 if bits == 32 else 0.5 / 2 ** (bits - 1), rtol=0)
+    np.save("x.npy", 2 * x)
+    code, _, err = run("upsample", "x.npy", "y.wav", *options, "--force")
+    clipped = int((np.abs(2 * x) >= 1).sum())
+    assert (code, err) == (0, "" if bits == 32 else f"convt1d: {clipped} samples beyond [-1, 1) were clipped\n")
+
+
+@pytest.mark.parametrize("kind", ["wav", "npy"])
+def test_standard_input_and_output(files, kind):
+    x = np.random.default_rng(0).uniform(-0.9, 0.9, 100).astype(np.float32)
+    wavfile.write(files / "s.wav", 8000, x)
+    np.save(files / "s.npy", x)
+    argv = [sys.executable, "-m", "convt1d", "upsample", "-", "-", "--stride", "2", "--format", kind]
+    done = subprocess.run(argv, input=(files / f"s.{kind}").read_bytes(), capture_output=True, cwd=files)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith(b"convt1d: wrote ")
+    (files / f"out.{kind}").write_bytes(done.stdout)
+    run = command("upsample", f"s.{kind}", f"file.{kind}", "--stride", "2", cwd=files)
+    assert run.returncode == 0, run.stderr
+    assert (files / f"file.{kind}").read_bytes() == done.stdout
+
+
+def test_help_has_an_example_and_json_is_json(run):
+    for name in ("demo", "upsample", "apply", "explain", "layers", "bench", "info"):
+        done = command(name, "--help", cwd=".")
+        assert "Example: convt1d" in " ".join(done.stdout.split()), name
+    code, out, _ = run("info", "--json")
+    assert (code, json.loads(out)["convt1d"]) == (0, convt1d.__version__)
+
+
+def test_bench(run, files, monkeypatch):
+    monkeypatch.setattr(convt1d.bench.compare, "__defaults__", (0.01,))
+    code, out, err = run("bench", "--layer", "32 16 4 --stride 2 --padding 1", "--length", 20)
+    assert (code, err) == (0, "")
+    first, ours, *_, verdict = out.splitlines()
+    assert first.endswith("20 samples, float32, 1 thread(s)")
+    assert re.match(r"  convt1d +\d+ us +[\d.]+ GFLOP/s", ours)
+    assert re.match(r"worth it|no gain|not worth it|no peer", verdict)
+    np.savez("b.npz", weight=np.ones((4, 2, 4)), stride=2)
+    assert run("bench", "--weights", "b.npz")[1].startswith("ConvTranspose1d(4, 2, kernel_size=(4,), stride=(2,)")
+    assert run("bench", "--layer", "1 1 4", "--stride", 2)[0] == 2
+
+
 def test_force(run, files):
     (files / "y.npy").write_bytes(b"old")
     before = contents(files)
@@ -999,11 +1105,6 @@ BAD = [
     bad("onnx garbage", weights="w.onnx", prepare=garbage("w.onnx"), match=r"w\.onnx", needs="onnx"),
     bad("onnx geometry", "--output-padding", "1", weights="w.onnx", match="--output-padding cannot be given: w.onnx"),
     bad(
-        "safetensors stride",
-        weights="w.safetensors",
-        match=r"--stride must be given: w\.safetensors does not hold it",
-    ),
-    bad(
         "safetensors garbage",
         *("--stride", "2"),
         weights="w.safetensors",
@@ -1050,12 +1151,13 @@ BAD = [
     ),
     bad("npz no weight", weights="w.npz", prepare=saved_npz(bias=np.ones(1)), match="no array named weight"),
     bad("npz pickled", weights="w.npz", prepare=saved_npz(weight=np.array([None])), match="cannot be read"),
-    bad("npz float", weights="w.npz", prepare=saved_npz(weight=WEIGHT, stride=2.0), match="stride"),
+    bad("npz float", weights="w.npz", prepare=saved_npz(weight=WEIGHT, stride=2.5), match="stride"),
     bad("npz bool", weights="w.npz", prepare=saved_npz(weight=WEIGHT, stride=True), match="stride"),
     bad("npz pair", weights="w.npz", prepare=saved_npz(weight=WEIGHT, stride=[2, 2]), match="stride"),
-    bad("npz nothing", weights="w.npz", prepare=saved_npz(weight=WEIGHT, padding=[]), match="padding"),
+    bad("npz stride", weights="w.npz", prepare=saved_npz(weight=WEIGHT), match="--stride must be given"),
+    bad("npz nothing", weights="w.npz", prepare=saved_npz(weight=WEIGHT, stride=2, padding=[]), match="padding"),
     bad("npz array", weights="w.npz", prepare=saved_npz(weight=WEIGHT, groups=np.ones(9)), match="groups"),
-    bad("npz mode", weights="w.npz", prepare=saved_npz(weight=WEIGHT, padding_mode=3), match="padding_mode"),
+    bad("npz mode", weights="w.npz", prepare=saved_npz(weight=WEIGHT, stride=2, padding_mode=3), match="padding_mode"),
     # npy input
     bad("4-D", prepare=saved("x.npy", np.ones((1, 1, 1, 9))), match="--input x.npy must have shape"),
     bad("0-D", prepare=saved("x.npy", np.ones(())), match="--input x.npy must have shape"),

@@ -406,7 +406,7 @@ def test_flax_nnx():
         ({"padding": (5, 0)}, ValueError, "zeros around the output .* got 1 before and 0 after"),
         ({"padding": (0, 6)}, ValueError, "zeros around the output .* got 0 before and 2 after, with stride=2"),
         ({"padding": (1, 2, 3)}, ValueError, r"padding must be an int, a pair or .* got \(1, 2, 3\)"),
-        ({"padding": (1.0, 2)}, TypeError, "padding must be an int, got 1.0"),
+        ({"padding": (1.5, 2)}, TypeError, "padding must be an int, got 1.5"),
         ({"padding": None}, TypeError, "padding must be an int, got None"),
         ({"padding": "SAME", "dilation": 0}, ValueError, "dilation must be at least 1"),
         ({"padding": "SAME", "kernel": np.ones((0, 3, 4))}, ValueError, "kernel must have no empty dimension"),

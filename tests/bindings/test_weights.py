@@ -113,7 +113,7 @@ def test_bad_states(state, error, match):
         ({"stride": 0}, ValueError, "stride must be at least 1"),
         ({"stride": 2, "groups": 1}, ValueError, r"bias must have shape \(3,\), got \(6,\)"),
         ({"stride": 2, "groups": 3}, ValueError, "in_channels must be divisible by groups"),
-        ({"stride": 2, "groups": 2.0}, TypeError, "groups must be an int"),
+        ({"stride": 2, "groups": 2.5}, TypeError, "groups must be an int"),
         ({"stride": 2, "prefix": 0}, TypeError, "prefix must be a string, got 0"),
         ({"stride": 2, "mapping": [W]}, TypeError, "mapping must be a mapping .* got list"),
         ({}, TypeError, "stride"),

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from fractions import Fraction
 
 import naive
 import numpy as np
@@ -53,7 +54,7 @@ ENTRANCES = {
 COUNTS = ("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups")
 TUPLES = ("kernel_size", "stride", "dilation", "output_padding")
 INTEGERS = (*COUNTS, "padding", "output_padding")
-NO_INTEGERS = (1.0, True, np.True_, "1", "same", "valid", None, np.array([1]), np.float32(1), (1.0,), ("1",))
+NO_INTEGERS = (1.5, True, np.True_, "1", "same", "valid", None, np.array([1]), np.float32(0.5), (1.5,), ("1",))
 
 # parameter, value, error, the rule's words; other parameters that go with it
 ROWS = [
@@ -110,9 +111,25 @@ class Two:
         return 2
 
 
-@pytest.mark.parametrize("two", [2, np.int8(2), np.uint64(2), np.array(2), Two(), (2,), [2], (np.int32(2),)])
-def test_whatever_index_takes(two):
-    """An int is what operator.index takes, or a tuple or list of one of those."""
+WHOLE = [
+    2,
+    np.int8(2),
+    np.uint64(2),
+    np.array(2),
+    Two(),
+    2.0,
+    np.float32(2),
+    Fraction(2),
+    (2,),
+    [2],
+    (np.int32(2),),
+    [2.0],
+]
+
+
+@pytest.mark.parametrize("two", WHOLE)
+def test_whatever_is_whole(two):
+    """An int is what operator.index takes, a whole float, or a tuple or list of one of those."""
     arguments = {"stride": two, "padding": two, "output_padding": two, "dilation": (3,)}
     plain = {"stride": 2, "padding": 2, "output_padding": 2, "dilation": 3}
     np.testing.assert_array_equal(call(**arguments), call(**plain))
@@ -121,6 +138,13 @@ def test_whatever_index_takes(two):
     assert layer(X).shape == (2, 6, measure(kernel_size=2, **plain))
     if not isinstance(two, (tuple, list)):
         assert construct(in_channels=two, out_channels=two, groups=two).weight.shape == (2, 1, 3)
+
+
+@pytest.mark.parametrize("seed", [np.inf, np.nan, 1.5, 1j])
+def test_numbers_that_are_not_whole(seed):
+    refuse(TypeError, ["rng", "an int"], construct, rng=seed)
+    refuse(TypeError, ["workers", "an int"], construct(), X, workers=seed)
+    refuse(TypeError, ["stride", "an int"], construct, stride=seed)
 
 
 def test_padding_beyond_the_kernel_is_legal():
@@ -271,7 +295,7 @@ def test_beyond_any_memory_with_an_empty_batch():
     [
         (0, ValueError, "0"),
         (-(10**6), ValueError, "-1000000"),
-        (1.0, TypeError, "int"),
+        (1.5, TypeError, "int"),
         (True, TypeError, "int"),
         ("2", TypeError, "int"),
         ((2,), TypeError, "int"),
@@ -305,7 +329,7 @@ def test_output_size(size):
     refuse(ValueError, ["output_size", rf"\b{given}\b"], construct(stride=4), X, output_size=size)
 
 
-@pytest.mark.parametrize("size", [19.0, True, "19", (19.0,), ("19",), (2, 6, 19.0), (2, True, 19)])
+@pytest.mark.parametrize("size", [19.5, True, "19", (19.5,), ("19",), (2, 6, 19.5), (2, True, 19)])
 def test_output_size_of_other_kinds(size):
     refuse(TypeError, ["output_size", "int"], construct(stride=4), X, output_size=size)
 
