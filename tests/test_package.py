@@ -77,7 +77,7 @@ print([m for m in sys.modules if m.startswith("convt1d.")])
 print(convt1d.weights.list_layers.__module__, {"weights", "torch", "ConvTranspose1d"} <= set(dir(convt1d)))
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.stdout == "['convt1d._compiled']\nconvt1d.weights True\n", run.stderr
+    assert run.stdout == "['convt1d._compiled']\nconvt1d.weights.sources True\n", run.stderr
     with pytest.raises(AttributeError, match="no attribute 'conv_transpose2d'"):
         _ = convt1d.conv_transpose2d
 

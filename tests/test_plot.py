@@ -204,7 +204,7 @@ def test_bad_input(ax):
     for plot in (plot_overlap, plot_response):
         with pytest.raises(ValueError, match="stride must be at most 100000 to be drawn, got 100001"):
             plot(made(kernel_size=1, stride=100_001), ax=ax)
-    for channels in (1, "01", (1, 2, 3), (1.0, 2)):
+    for channels in (1, "01", (1, 2, 3), (1.5, 2)):
         with pytest.raises(TypeError, match=r"channels must be"):
             plot_response(layer, channels=channels, ax=ax)
     with pytest.raises(ValueError, match=r"channels must be below \(4, 6\), got \(4, 0\)"):

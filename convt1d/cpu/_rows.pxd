@@ -69,8 +69,8 @@ cdef inline int load_columns(const Layer *layer, const Call *call, const Tile *t
             if n >= call.cut.batch:
                 break
         i = call.cut.first - call.cut.history + within
-        form = max(form, layer.ops.load(layer, call, &before, x + n * call.x.sn, c0, c1, i, length, dst + done,
-                                          row, asked))
+        form = max(form, layer.ops.load(layer, call, &before, x + n * call.x.sn, c0, c1, i, length, dst + done, row,
+                                        asked))
         done += length
     if done < call.cut.ldx:
         for c in range(layer.planes * (c1 - c0)):
