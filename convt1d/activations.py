@@ -30,11 +30,22 @@ _SECONDS = 1e-9
 class Activation:
     """An activation; use one of its subclasses.
 
+    Parameters
+    ----------
+    a, b : float or array_like, shape (C,)
+        The numbers of its formula, see microkernels/activate.inc.
+
     Notes
     -----
     float32 results differ from the exact ones by at most 1 unit in the last place, for ``|alpha * x|`` up to 1e6 and
     beyond; NaN and inf give what NumPy's functions give. float16 and bfloat16 are computed in float32. The cost is
     0.05 to 1 ns a float32 number and core with AVX-512; float64 takes the C library's functions, some 10 ns.
+
+    Examples
+    --------
+    >>> from convt1d.activations import Activation, Tanh
+    >>> isinstance(Tanh(), Activation)
+    True
     """
 
     kind = 0  # as in cpu/microkernels.h
@@ -110,6 +121,7 @@ class Activation:
         Returns
         -------
         ndarray of x's shape
+            In the common type of both.
 
         Examples
         --------
@@ -170,7 +182,7 @@ class Activation:
 
 
 class ReLU(Activation):
-    """max(x, 0).
+    """The larger of x and 0.
 
     Examples
     --------
@@ -189,12 +201,12 @@ class ReLU(Activation):
 
 
 class LeakyReLU(Activation):
-    """x where x > 0, else ``slope * x``.
+    """Equal to x where x > 0, else to ``slope * x``.
 
     Parameters
     ----------
     slope : float
-        torch's ``negative_slope``.
+        The ``negative_slope`` of torch.
 
     Examples
     --------
@@ -216,11 +228,12 @@ class LeakyReLU(Activation):
 
 
 class ELU(Activation):
-    """x where x > 0, else ``alpha * (exp(x) - 1)``.
+    """Equal to x where x > 0, else to ``alpha * (exp(x) - 1)``.
 
     Parameters
     ----------
     alpha : float
+        What it tends to for x far below 0, with a minus.
 
     Examples
     --------
@@ -242,7 +255,7 @@ class ELU(Activation):
 
 
 class Tanh(Activation):
-    """tanh(x).
+    """The hyperbolic tangent of x.
 
     Examples
     --------

@@ -144,6 +144,7 @@ class Chain:
         Returns
         -------
         ChainStream
+            Of its own memory.
 
         Raises
         ------
@@ -222,6 +223,7 @@ class Sum:
         Returns
         -------
         ndarray
+            The sum, times `scale`.
 
         Raises
         ------
@@ -253,7 +255,17 @@ class Sum:
         return total if self.scale == 1 else np.multiply(total, self.scale, out=total if own else None)
 
     def stream(self, *, workers: int | None = None) -> SumStream:
-        """The sum on a signal that arrives in chunks; see `Chain.stream`.
+        """The sum on a signal that arrives in chunks.
+
+        Parameters
+        ----------
+        workers : int, optional
+            Most threads to use for a chunk, as in `conv_transpose1d`.
+
+        Returns
+        -------
+        SumStream
+            Of its own memory.
 
         Examples
         --------

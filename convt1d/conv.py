@@ -176,6 +176,18 @@ class Conv1d(Layer):
     ) -> Conv1dStream:
         """The layer on a signal that arrives in chunks: a `Conv1dStream`.
 
+        Parameters
+        ----------
+        workers : int, optional
+            Most threads to use for a chunk, as in `conv_transpose1d`.
+        before, after : convt1d.activations.Activation, optional
+            As in the layer's call.
+
+        Returns
+        -------
+        Conv1dStream
+            Of its own memory; it keeps the weights that the layer has now.
+
         Examples
         --------
         >>> import numpy as np
@@ -424,10 +436,12 @@ class Conv1d(Layer):
             A layer must be built and have no activation.
         bias : array_like, shape (C_out,), optional
             This and what follows are for a kernel only; a layer holds them itself.
-        stride, dilation, groups : int
-            Keras' ``strides``, ``dilation_rate`` and ``groups``.
+        stride : int
+            Keras' ``strides``.
         padding : {"valid", "same", "causal"}
             As there; "same" only with stride 1, as it depends on L otherwise.
+        dilation, groups : int
+            Keras' ``dilation_rate`` and ``groups``.
 
         Returns
         -------

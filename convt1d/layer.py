@@ -510,6 +510,18 @@ class ConvTranspose1d(Layer):
     ) -> ConvTranspose1dStream:
         """The layer on a signal that arrives in chunks: a `ConvTranspose1dStream`.
 
+        Parameters
+        ----------
+        workers : int, optional
+            Most threads to use for a chunk, as in `conv_transpose1d`.
+        before, after : convt1d.activations.Activation, optional
+            As in the layer's call.
+
+        Returns
+        -------
+        ConvTranspose1dStream
+            Of its own memory; it keeps the weights that the layer has now.
+
         Examples
         --------
         >>> import numpy as np
