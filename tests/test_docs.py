@@ -169,7 +169,7 @@ def test_readme_example():
 
 
 def test_speed_tables():
-    """Each row of the tables of layers is in the newest run, and the README's rows are among those of docs/speed.md."""
+    """Each row of the tables of layers is in the newest run."""
     newest = max((ROOT / "bench" / "results").glob("amd-epyc-zen4-*-1thread.json"))
     document = json.loads(newest.read_text(encoding="utf-8"))
     peers = ("convt1d", "torch", "onnxruntime", "openvino", "jax")
@@ -177,14 +177,34 @@ def test_speed_tables():
     for layer in document["layers"]:
         times = " | ".join(f"{layer['implementations'][name]['median_us']:.0f}" for name in peers)
         measured.add(f"{times} | {layer['ratio_best']:.2f} ×")
-    rows = {}
-    for page in ("README.md", "docs/speed.md"):
+    text = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
+    assert document["date"][:10] in text
+    rows = re.findall(r"^\| .*? [sk]\d+ \| (.*) \|$", text, re.MULTILINE)
+    assert rows
+    assert set(rows) <= measured
+
+
+def test_decoder_tables():
+    """Each row of the tables of decoders is in the newest run, in README.md and docs/decoders.md alike."""
+    newest = max((ROOT / "bench" / "results").glob("intel-*-1thread-decoders.json"))
+    document = json.loads(newest.read_text(encoding="utf-8"))
+    measured = set()
+    for results in document["parts"].values():
+        for each in results.values():
+            ours, *others = times = [value["median_ms"] for value in each["implementations"].values()]
+            shown = [f"{time:.3g}" if time < 1000 else f"{time:.0f}" for time in times]
+            measured.add((*shown, f"{min(others, default=0) / ours:.2f} ×"))
+    for page, least in (("README.md", 5), ("docs/decoders.md", 20)):
         text = (ROOT / page).read_text(encoding="utf-8")
         assert document["date"][:10] in text
-        rows[page] = re.findall(r"^\| (.*? [sk]\d+) \| (.*) \|$", text, re.MULTILINE)
-        assert {figures for _, figures in rows[page]} <= measured
-    assert len(rows["README.md"]) == 5
-    assert set(rows["README.md"]) <= set(rows["docs/speed.md"])
+        rows = [
+            tuple(cell for cell in (cell.strip() for cell in line.split("|")[skipped:-1]) if cell)
+            for line in text.splitlines()
+            for skipped in (2 if page == "README.md" else 3,)
+            if re.search(r"\d ×( \|)?$", line) and line.startswith("|")
+        ]
+        assert len(rows) >= least
+        assert set(rows) <= measured
 
 
 def test_learning_example(tmp_path):
