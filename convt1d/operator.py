@@ -18,12 +18,21 @@ if TYPE_CHECKING:
     from .cuda.operator import DeviceOperator
 
 
-class Calls(dict[Any, Any]):
-    """What was prepared for calls, by their types and shapes: 512 of them, then all are forgotten."""
+# Bytes of what `Calls` remembers at most.
+_MOST_BYTES = 4 * 1024 * 1024
 
-    def remember(self, key: Any, call: Any) -> Any:
-        if len(self) >= 512:
+
+class Calls(dict[Any, Any]):
+    """What was prepared for calls, by their types and shapes: 512 of them or 4 MiB, then all are forgotten."""
+
+    _bytes = 0
+
+    def remember(self, key: Any, call: Any, size: int = 0) -> Any:
+        """Remember a call that takes `size` bytes beside a few hundred."""
+        if len(self) >= 512 or self._bytes + size > _MOST_BYTES:
             self.clear()
+            self._bytes = 0
+        self._bytes += size
         self[key] = call
         return call
 
@@ -93,7 +102,8 @@ class Operator:
         call = self._calls.get(key)
         if call is None:
             window = replace(self._window(x, output_padding, channels_last), origin=origin % self._alignment)
-            call = self._calls.remember(key, self._prepare(x, window, allowed, channels_last))
+            call = self._prepare(x, window, allowed, channels_last)
+            self._calls.remember(key, call, _size(call[0]))
         return self._run(call, x.swapaxes(-1, -2) if channels_last else x, out, allowed, pointwise)
 
     def on_device(self) -> DeviceOperator:
@@ -113,7 +123,10 @@ class Operator:
         """Any stretch of the output; x must be an array that `__call__` would take."""
         allowed = None if workers is None else threads.count(workers)
         key = (x.dtype, x.shape, window)
-        call = self._calls.get(key) or self._calls.remember(key, self._prepare(x, window, allowed))
+        call = self._calls.get(key)
+        if call is None:
+            call = self._prepare(x, window, allowed)
+            self._calls.remember(key, call, _size(call[0]))
         return self._run(call, x, out, allowed)
 
     def _run(self, call, x, out, allowed, pointwise=None):
@@ -135,7 +148,8 @@ class Operator:
         else:
             _run_pointwise(run, kernel, x, y, bias, n, *pointwise)
         if y is not out:
-            out[...] = y
+            with np.errstate(over="ignore"):  # float16 overflows as the other types do, without a word
+                out[...] = y
         return out
 
     @staticmethod
@@ -182,7 +196,10 @@ class Operator:
             return None, kernel, dtype, compute, bias, shape, np.empty, None
         large = memory.is_kept(math.prod(shape) * compute.itemsize)
         key = kernel.plan, kernel.machine, geometry.padding_mode, window, batch, length, large
-        run = _bound.get(key) or _bound.remember(key, self._bind(kernel, window, batch, length, large))
+        run = _bound.get(key)
+        if run is None:
+            run = self._bind(kernel, window, batch, length, large)
+            _bound.remember(key, run, _size(run))
         multiply_adds = batch * steps * self.weight.size * (4 if compute.kind == "c" else 1)
         data_bytes = compute.itemsize * (x.size + batch * geometry.out_channels * window.length)
         seconds = threads.estimate(multiply_adds, data_bytes)
@@ -223,6 +240,11 @@ class Operator:
             kernel = _tiles.Kernel(chosen, machine, weight, self.geometry.groups, allowed, other)
             found = self._kernels[compute, channels_last, short] = kernel, bias
         return found
+
+
+def _size(run: Any) -> int:
+    """Bytes of what a call remembers: the table of entries, and the padding mode's sources."""
+    return 0 if run is None else int(run.nbytes)
 
 
 def _run_pointwise(run, kernel, x, y, bias, n, before, after, add):

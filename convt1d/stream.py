@@ -21,10 +21,11 @@ the first sample, and which samples `flush` appends behind the last one.
 
 from __future__ import annotations
 
+import copy
 import weakref
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -132,6 +133,11 @@ class LayerStream:
         self._dtype: np.dtype | None = None
         self._result = arrays.result_dtype(self._whole.weight.dtype, self._whole.weight.dtype)
         self._late: Pointwise | None = self._pointwise  # what is left to the operator
+
+    def __copy__(self) -> Self:
+        """A stream that goes on by itself: `copy.copy` must not share the samples."""
+        other = copy.deepcopy(self, {id(self._whole): self._whole, id(self._operator): self._operator})
+        return other
 
     def _checked(self, chunk: ArrayLike) -> np.ndarray:
         """`chunk` as an array like the first one; the first one begins the signal."""

@@ -113,12 +113,14 @@ def granted_cpus(root: Path) -> int:
     In a container the path may be one outside it; its own group is the root then.
     """
     try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
+        text = (root / "proc/self/cgroup").read_text(encoding="utf-8", errors="surrogateescape")  # names of any bytes
     except OSError:
-        lines = []
+        text = ""
     granted: float = 1 << 16
     names: tuple[str, ...]
-    for line in lines:
+    for line in text.splitlines():
+        if line.count(":") < 2:
+            continue
         _, controllers, path = line.split(":", 2)
         if not controllers:
             mount, names = root / "sys/fs/cgroup", ("cpu.max",)
@@ -129,8 +131,8 @@ def granted_cpus(root: Path) -> int:
         group = PurePosixPath(path.lstrip("/"))
         for folder in (group, *group.parents):
             try:
-                text = " ".join((mount / folder / name).read_text() for name in names)
-                quota, period = map(float, text.split())
+                found = " ".join((mount / folder / name).read_text(encoding="ascii") for name in names)
+                quota, period = map(float, found.split())
             except (OSError, ValueError):  # no such group, or "max"
                 continue
             if quota > 0 and period > 0:

@@ -4,6 +4,7 @@
 Small integers make results exact, so equality is to the last bit unless a test says otherwise.
 """
 
+import copy
 import gc
 import pickle
 import re
@@ -16,7 +17,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_problems import DTYPES, LARGE, SEEDS, SETTINGS, normal, oracle
 
-from convt1d import ConvTranspose1d, ConvTranspose1dStream
+from convt1d import Conv1d, ConvTranspose1d, ConvTranspose1dStream
 
 MODES = ("zeros", "reflect", "replicate")
 PROBLEMS = naive.problems(modes=MODES)
@@ -544,3 +545,14 @@ def test_long_chunks_of_many_channels_have_the_bits_of_the_whole(kernel_size, st
     plan = layer._operator._kernel(np.dtype("f4"), 1, False, False)[0].plan
     assert (plan.alignment, plan.repeat) == (2, 2 * dilation)
     np.testing.assert_array_equal(y, layer(x)[..., : y.shape[-1]])
+
+
+@pytest.mark.parametrize("layer", [ConvTranspose1d(2, 2, 6, stride=2, rng=0), Conv1d(2, 2, 5, rng=0)])
+def test_a_copy_goes_on_by_itself(layer):
+    x = np.random.default_rng(0).standard_normal((2, 40)).astype(np.float32)
+    stream = layer.stream()
+    first = stream.process(x[:, :20])
+    for other in (copy.copy(stream), copy.deepcopy(stream)):
+        other.process(-x[:, :7])
+    found = np.concatenate([first, stream.process(x[:, 20:]), stream.flush()], axis=1)
+    np.testing.assert_array_equal(found, layer(x))

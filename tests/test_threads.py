@@ -77,6 +77,15 @@ def test_no_control_groups(tmp_path):
     assert threads.granted_cpus(tmp_path) == NO_QUOTA
 
 
+@pytest.mark.parametrize("line", [b"0::/caf\xe9\n", b"no colons\n0::/app\n", "0::/приложение\n".encode()])
+def test_odd_control_groups(tmp_path, line):
+    (tmp_path / "proc/self").mkdir(parents=True)
+    (tmp_path / "proc/self/cgroup").write_bytes(line)
+    (tmp_path / "sys/fs/cgroup").mkdir(parents=True)
+    (tmp_path / "sys/fs/cgroup/cpu.max").write_text("150000 100000\n")
+    assert threads.granted_cpus(tmp_path) == 2
+
+
 def test_the_quota_bounds_the_default(monkeypatch):
     monkeypatch.setattr(threads, "_quota", lambda: 3)
     monkeypatch.setattr(_runtime, "openmp_threads", lambda: 8)

@@ -24,6 +24,7 @@ class Kernel:
     ) -> None: ...
 
 class Run:
+    nbytes: int
     can_activate: bool
     can_finish: bool
     channels_last: bool

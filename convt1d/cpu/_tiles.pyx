@@ -417,6 +417,7 @@ cdef class Run:
     cdef object keep        # arrays that pointers in `call` point into
     cdef Py_ssize_t items
     cdef bint leaves_gaps       # some output positions belong to no tap
+    cdef readonly Py_ssize_t nbytes     # of its tables
     cdef readonly bint can_activate     # x by `before`: it is loaded in one piece
     cdef readonly bint channels_last    # y is (N, L_out, C_out)
     cdef readonly bint can_finish       # y by `after` and `add`: a block's y in a tile is one stretch of each row
@@ -450,6 +451,7 @@ cdef class Run:
         call.output.left = left * <Py_ssize_t>plan.problem.parts
         self._entries()
         packing, columns = plan.packing, plan.columns
+        self.nbytes = call.output.nentries * sizeof(Entry) + sources[0].nbytes + sources[1].nbytes
         self.can_activate = packing.piece_channels >= plan.problem.channels and packing.piece_taps >= packing.taps
         self.channels_last = plan.problem.channels_last
         stretches = call.output.aligned or plan.residues > 1

@@ -212,7 +212,7 @@ def target(run: int, rows: int, size: int, unit: int, machine: Machine, longest:
     limit = COLUMN_BYTES // (rows * size) - 64
     forced = os.environ.get("CONVT1D_TILE", "")
     if forced:
-        if not forced.isdigit() or int(forced) < 1:
+        if not forced.isdecimal() or not forced.isascii() or int(forced) < 1:
             raise ValueError(f"CONVT1D_TILE must be a positive int, got {forced!r}")
         return (min(int(forced), limit, 4096),) * 2
     width = min(run, tile.column_bytes // (rows * size), longest or tile.most_columns)

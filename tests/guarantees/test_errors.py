@@ -406,7 +406,7 @@ def test_load_state_dict_takes_all_or_nothing():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("CONVT1D_KERNEL", "fft"), ("CONVT1D_TILE", "0"), ("CONVT1D_TILE", "-1"), ("CONVT1D_TILE", "wide")],
+    [("CONVT1D_KERNEL", "fft"), *(("CONVT1D_TILE", value) for value in ("0", "-1", "wide", "²"))],
 )
 def test_bad_forced_choice_is_refused(name, value, monkeypatch):
     monkeypatch.setenv(name, value)

@@ -170,3 +170,18 @@ def test_peak_memory_is_the_output_and_little_more(beyond_output):
 def test_no_transposed_copy(beyond_output):
     """A copy of x would be 339 MB, one of y as much."""
     assert beyond_output(channels_last=True) < 16 * 1024 * 1024
+
+
+def test_what_is_remembered_of_calls_is_bounded_in_bytes():
+    """A large stride makes a large table for each input length."""
+    from convt1d import operator
+
+    layer = convt1d.ConvTranspose1d(1, 1, 20_000, stride=20_000, bias=False, rng=0)
+    for length in range(1, 40):
+        layer(np.ones((1, length), np.float32), out=np.empty((1, length * 20_000), np.float32))
+    for calls in (layer._operator._calls, operator._bound):
+        assert len(calls) >= 1
+        assert calls._bytes <= operator._MOST_BYTES
+        assert (
+            sum(operator._size(call if hasattr(call, "nbytes") else call[0]) for call in calls.values()) <= calls._bytes
+        )

@@ -169,3 +169,13 @@ def test_out_has_the_same_layout():
     with pytest.raises(ValueError, match="out must be C-contiguous"):
         layer(x, channels_last=True, out=wrong.swapaxes(1, 2))
     assert (wrong == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_overflow_is_no_error_whatever_numpy_is_told(dtype):
+    """An error after `out` has been written would leave half a result; all types overflow alike."""
+    x, w = np.full((1, 3), 250.0, dtype), np.full((1, 1, 1), np.finfo(dtype).max / 100, dtype)
+    out = np.empty((1, 3), dtype)
+    with np.errstate(all="raise"):
+        assert convt1d.conv_transpose1d(x, w, out=out) is out
+    assert np.isinf(out).all()
