@@ -3,8 +3,8 @@
 
     arguments -> files opened -> everything checked -> computed piece by piece -> one file, whole or none
 
-Whatever the user got wrong becomes one line on stderr and exit code 2; Ctrl-C is exit code 130, SIGTERM 143, a reader
-of stdout that goes away (``| head``) 141, as for a program that the system ends.
+Whatever the user got wrong becomes one line on stderr and exit code 2; Ctrl-C is exit code 130, SIGTERM 143, SIGHUP
+129, a reader of stdout that goes away (``| head``) 141, as for a program that the system ends.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from . import sound
+from .files import check_regular
 from .geometry import SETTINGS
 from .padding import MODES
 
@@ -49,24 +50,27 @@ class _Parser(argparse.ArgumentParser):
 
 
 class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends what runs as Ctrl-C does."""
+    """SIGTERM or SIGHUP, its argument, which ends what runs as Ctrl-C does."""
 
 
 @contextlib.contextmanager
 def _terminable():
-    """SIGTERM raises `_Terminated` inside the block; other threads than the main one cannot ask for that."""
+    """SIGTERM and SIGHUP raise `_Terminated` inside the block; other threads than the main one cannot ask for that."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def end(*_):
-        raise _Terminated
+    def end(number, _):
+        raise _Terminated(number)
 
-    before = signal.signal(signal.SIGTERM, end)
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    # a SIGHUP that is ignored, as nohup asks for, stays so
+    before = {n: signal.signal(n, end) for n in numbers if signal.getsignal(n) is not signal.SIG_IGN}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class _Status:
@@ -108,6 +112,9 @@ def main(argv=None):
         Exit code: 0, 1 (the demo's result is wrong), 2 (bad arguments or files), 130 (Ctrl-C), 141 (nobody reads
         what is printed) or 143 (SIGTERM).
     """
+    for name in ("stdout", "stderr"):  # closed, as a service's may be
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
     parser = _parser()
     try:
         args = parser.parse_args(argv)
@@ -126,9 +133,9 @@ def main(argv=None):
     except (ValueError, TypeError, OSError, MemoryError, ImportError) as error:
         print(f"convt1d: error: {_one_line(error)}", file=sys.stderr)
         return 2
-    except _Terminated:
+    except _Terminated as error:
         print("convt1d: terminated", file=sys.stderr)
-        return 143
+        return 128 + int(error.args[0])
     except KeyboardInterrupt:
         print("convt1d: interrupted", file=sys.stderr)
         return 130
@@ -899,6 +906,8 @@ def _load_weights(path):
     from . import files
 
     known = ["weight", "bias", *SETTINGS]
+    with _reading("--weights", path):
+        check_regular(path)
     with _reading("--weights", path), path.open("rb") as file:
         if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
             raise ValueError("it holds a single array: name it .npy")
@@ -921,10 +930,9 @@ def _load_weights(path):
 
 def _load_npy(option, path, mmap_mode=None):
     with _reading(option, path):
-        if mmap_mode is not None:
-            return np.lib.format.open_memmap(path, mode=mmap_mode)
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
+        check_regular(path)
+        mapped = np.lib.format.open_memmap(path, mode=mmap_mode or "r")  # refuses a file shorter than it claims
+        return mapped if mmap_mode is not None else np.array(mapped)
 
 
 def _load_sound(path):
@@ -1062,6 +1070,8 @@ def _write_whole(path, write, force):
             write(file)
         if not force and path.exists():
             raise ValueError(f"{path} appeared in the meantime; --force overwrites it")
+        with contextlib.suppress(OSError):
+            shutil.copymode(path, temporary)  # a private file stays private
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

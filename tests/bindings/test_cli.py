@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -779,8 +780,9 @@ def test_progress_as_asked(run, files, monkeypatch, option, stderr, shown):
     assert percents == ([str(n) for n in range(101)] if shown else [])  # of 1,024 chunks, none said twice
 
 
-@pytest.mark.skipif(os.name != "posix", reason="SIGTERM cannot be sent to one process")
-def test_sigterm_leaves_no_file(files):
+@pytest.mark.skipif(os.name != "posix", reason="signals cannot be sent to one process")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_leaves_no_file(files, name):
     np.save(files / "x.npy", np.zeros(10**7, np.float32))
     before = contents(files)
     argv = [sys.executable, "-m", "convt1d", *ARGV, "--stream", "1"]
@@ -791,9 +793,9 @@ def test_sigterm_leaves_no_file(files):
             assert done.poll() is None
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        done.send_signal(signal.SIGTERM)
+        done.send_signal(getattr(signal, name))
         assert done.communicate(timeout=60) == (None, b"convt1d: terminated\n")
-        assert done.returncode == 143
+        assert done.returncode == 128 + getattr(signal, name)
     finally:
         done.kill()
         done.wait()
@@ -1264,3 +1266,35 @@ def test_bad_input_as_a_user(files):
         assert done.stderr.startswith("convt1d: error: ")
         assert done.stderr.count("\n") == 1
     assert contents(files) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes and modes of POSIX")
+@pytest.mark.parametrize("option", ["--weights w.npz", "--weights w.npy", "--bias b.npy", "--input x.npy"])
+def test_a_fifo_is_refused_not_waited_for(run, files, option):
+    flag, name = option.split()
+    (files / name).unlink(missing_ok=True)
+    os.mkfifo(files / name)
+    argv = [*ARGV]
+    if flag in argv:
+        argv[argv.index(flag) + 1] = name
+    else:
+        argv += [flag, name]
+    code, _, err = run(*argv)
+    assert code == 2
+    assert "it is not a regular file" in err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
+def test_a_private_file_stays_private(run, files):
+    output = files / ARGV[ARGV.index("--output") + 1]
+    output.touch(mode=0o600)
+    assert run(*ARGV, "--force")[0] == 0
+    assert output.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell's way to close stderr")
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", ">&- 2>&-"])
+def test_works_without_stdout_and_stderr(files, closed):
+    line = shlex.join([sys.executable, "-m", "convt1d", *ARGV, "--progress"])
+    assert subprocess.run(["sh", "-c", f"{line} {closed}"], cwd=files, stdin=subprocess.DEVNULL).returncode == 0
+    assert np.load(files / ARGV[ARGV.index("--output") + 1]).size
