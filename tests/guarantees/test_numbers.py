@@ -115,3 +115,19 @@ def test_float64_is_not_computed_in_float32(operator):
     tiny = 2.0**-40
     y = operator(np.array([[1 + tiny]]), np.ones((1, 1, 1)))
     assert y[0, 0] == 1 + tiny
+
+
+@pytest.mark.parametrize(("dtype", "tap", "sample"), [(np.float32, 1.25e19, 1.8e19), (np.float64, 0.9e154, 1.3e154)])
+@pytest.mark.parametrize("geometry", [(64, 32, 4, 2), (512, 256, 16, 8), (128, 64, 3, 1)])
+def test_no_finite_sum_becomes_infinite(dtype, tap, sample, geometry):
+    """Each number can be squared, but the sum of two taps times a sample is out of range."""
+    c_in, c_out, K, stride = geometry
+    w, x = np.zeros((c_in, c_out, K), dtype), np.zeros((1, c_in, 40), dtype)
+    w[0, 0, 0] = w[0, 0, stride] = tap
+    x[0, 0, 20] = sample
+    for y, largest in (
+        (convt1d.conv_transpose1d(x, w, stride=stride), tap * sample),
+        (convt1d.conv1d(x, np.ascontiguousarray(w.swapaxes(0, 1))), tap * sample),
+    ):
+        assert np.isfinite(y).all()
+        assert np.abs(y).max() >= 0.999 * largest
