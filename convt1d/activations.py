@@ -97,7 +97,7 @@ class Activation:
 
     def apply(self, x: np.ndarray, out: np.ndarray, allowed: int | None) -> None:
         """The same for checked arrays, out of any strides; `allowed` as in `threads.worthwhile`."""
-        from .cpu._activate import activate
+        from .cpu._tiles import activate
 
         compute = arrays.compute_dtype(out.dtype)
         y = out if out.dtype == compute and _has_rows(out) else np.empty(x.shape, compute)

@@ -33,8 +33,9 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal, TypeVar, cast
+
+import numpy as np
 
 from .padding import MODES as padding_modes
 
@@ -380,8 +381,8 @@ def whole(value: Any) -> int:
     """`value` as an int, or a TypeError. A whole float counts: in R, MATLAB and JSON `2` is one."""
     if type(value).__name__ in ("bool", "bool_"):
         raise TypeError
-    if not hasattr(value, "__index__") and isinstance(value, Real) and float(value).is_integer():
-        return int(float(value))
+    if isinstance(value, (float, np.floating)) and value.is_integer():
+        return int(value)
     return operator.index(value)
 
 

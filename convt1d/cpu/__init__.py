@@ -13,7 +13,7 @@
     _tiles.pyx       the tile loop; it knows no kernel           _tile.pxd      what a kernel sees of layer and call
     _rows.pxd        loading a tile of x                         _columns.pxd   columns, and their interleave into y
     _load.pxd        reading a signal, continued or split        _pack.pxd      which weight a row of columns meets
-    _finish.pxd      the epilogue: an activation and a residual  _activate.pyx  activations of whole arrays
+    _finish.pxd      the epilogue: an activation and a residual
     _correlate.pyx   the weights' gradient
     _blas.pxd        the only file that touches BLAS
     _runtime.pyx     instruction set, OpenMP and forks, workspaces     _openmp.h, _team.h, _shares.h

@@ -51,3 +51,12 @@ class Run:
         after: Activation | None = None,
         add: NDArray[np.inexact] | None = None,
     ) -> None: ...
+
+def activate(
+    kind: int,
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    x: NDArray[np.floating],
+    y: NDArray[np.floating],
+    threads: int,
+) -> None: ...

@@ -21,7 +21,7 @@ from libc.stdlib cimport free, malloc
 
 from convt1d.cpu._finish cimport finish_block
 from convt1d.cpu._load cimport floor_div
-from convt1d.cpu._microkernels cimport Prefetch, end_nontemporal_stores, real
+from convt1d.cpu._microkernels cimport Microkernels, Prefetch, end_nontemporal_stores, real
 from convt1d.cpu._pack cimport find_rows
 from convt1d.cpu._rows cimport load_tile
 from convt1d.cpu._runtime cimport (
@@ -50,6 +50,9 @@ cdef enum:
     NEVER = 0
     WHOLE_TILES = 1     # those wholly inside the signal
     PARTS = 2           # the inside of every tile; only its edges are copied
+
+cdef enum:
+    ACTIVATED = 8192    # numbers of a row that `activate` takes at a time
 
 cdef enum:
     PACKED_CHANNELS = 32    # that are packed at a time: of each block a run of some KiB
@@ -551,3 +554,18 @@ cdef class Run:
                 PyBuffer_Release(&yb)
         finally:
             PyBuffer_Release(&xb)
+
+
+def activate(int kind, const double[::1] a, const double[::1] b, const real[:, :, :] x, real[:, :, :] y, int threads):
+    """y = f(x), both (N, C, L) of consecutive samples; a, b: one number, or one for each channel. y may be x."""
+    cdef const Microkernels *microkernels = microkernels_for(real is double)
+    cdef Py_ssize_t channels = x.shape[1], length = x.shape[2], parts = (length + ACTIVATED - 1) // ACTIVATED
+    cdef Py_ssize_t item, n, c, at, next = a.shape[0] > 1
+    if y.size == 0:
+        return
+    threads = team(max(1, min(threads, MOST_THREADS)))
+    with nogil:
+        for item in prange(x.shape[0] * channels * parts, num_threads=threads, schedule="static"):
+            n, c, at = item // parts // channels, item // parts % channels, item % parts * ACTIVATED
+            microkernels.activate(kind, &x[n, c, at], NULL, &y[n, c, at], min(ACTIVATED, length - at), a[c * next],
+                                  b[c * next])

@@ -302,7 +302,7 @@ def test_length_asked_for(tmp_path, make):
     assert ConvTranspose1d.from_onnx(model, length=7).padding == (1, 0)
     assert ConvTranspose1d.from_file(path, length=7).padding == (1, 0)
     with pytest.raises(TypeError, match="length must be an int"):
-        ConvTranspose1d.from_onnx(model, length=7.0)
+        ConvTranspose1d.from_onnx(model, length=7.5)
     with pytest.raises(ValueError, match="length must be at least 1"):
         ConvTranspose1d.from_onnx(model, length=0)
 

@@ -449,7 +449,7 @@ def test_data_frames():
     ("given", "error", "words"),
     [
         ({"weights": "cubic"}, ValueError, ["weights", "linear, sinc, learned", "'cubic'"]),
-        ({"weights": None}, TypeError, ["weights", "object"]),
+        ({"weights": None}, TypeError, ["weights", "NoneType"]),
         ({"weights": np.ones(5)}, ValueError, ["weights", "3-D", r"\(5,\)"]),
         ({"weights": np.ones((2, 1, 5))}, ValueError, ["weights", r"\(1, 1, 5\)", r"\(2, 1, 5\)"]),
         ({"weights": np.ones((1, 1, 5)), "kernel_size": 6}, ValueError, ["weights", r"\(1, 1, 6\)", r"\(1, 1, 5\)"]),
