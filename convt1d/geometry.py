@@ -33,9 +33,8 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, TypeVar, cast
-
-import numpy as np
 
 from .padding import MODES as padding_modes
 
@@ -381,8 +380,8 @@ def whole(value: Any) -> int:
     """`value` as an int, or a TypeError. A whole float counts: in R, MATLAB and JSON `2` is one."""
     if type(value).__name__ in ("bool", "bool_"):
         raise TypeError
-    if isinstance(value, (float, np.floating)) and value.is_integer():
-        return int(value)
+    if not isinstance(value, Integral) and isinstance(value, Real) and float(value).is_integer():
+        return int(float(value))
     return operator.index(value)
 
 
