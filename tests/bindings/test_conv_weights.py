@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: MIT
 """Convolutions from elsewhere: each system's own result is the oracle."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,9 @@ def test_onnx_own_cases():
 
 @pytest.mark.parametrize("padding", ["same", "valid", "causal"])
 @pytest.mark.parametrize("groups", [1, 3])
-def test_keras(padding, groups):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Keras' own use of NumPy
+def test_keras(padding, groups, monkeypatch):
+    monkeypatch.setenv("KERAS_BACKEND", os.environ.get("KERAS_BACKEND", "torch"))
     keras = pytest.importorskip("keras")
     layer = keras.layers.Conv1D(12, 5, padding=padding, dilation_rate=2, groups=groups)
     x = np.ascontiguousarray(X.swapaxes(1, 2))
