@@ -114,8 +114,8 @@ cdef inline Prefetch prefetch_for(const Layer *layer, const Call *call, const Ti
     if call.in_place == PARTS:
         # the rows of a piece while the one before is summed
         prefetch.x_ahead = (rows if single else max(rows, layer.piece_channels)) * ldx
-    elif (layer.planes * layer.shape.channels * (tile.f1 - tile.f0) * <Py_ssize_t>sizeof(real)
-            > layer.memory.x_stays):
+    elif (not layer.memory.x_two_channels and layer.planes * layer.shape.channels * (tile.f1 - tile.f0)
+            * <Py_ssize_t>sizeof(real) > layer.memory.x_stays):
         prefetch.x_ahead = rows * ldx
     prefetch.next_tile, prefetch.next_ldx = prefetch.x_ahead, ldx
     if (single and call.x.sl == 1 and call.in_place != PARTS and not call.cut.merged

@@ -239,6 +239,7 @@ def lay_out(
     residues: int = 1,
     planes: int = 1,
     stored: int | None = None,
+    beside: int = 0,
     longest: int | None = None,
     most: int | None = None,
     piece: int | None = None,
@@ -260,7 +261,9 @@ def lay_out(
     alignment, residues, planes : int
         As in `Plan`; rows of the tile for each row of x.
     stored : int, optional
-        Rows of columns that a tile holds; by default a block's.
+        Rows of columns that a tile holds; by default a block's, of every step, and `beside`.
+    beside : int
+        Rows of columns beside those of the outputs.
     most : int, optional
         Columns of a tile at most, whatever else allows more.
     piece : int, optional
@@ -274,13 +277,12 @@ def lay_out(
     packed = packed or (lambda long, others: problem.depth * long + (problem.depth - problem.channels) * others)
     blocks, group_size, held = cut_blocks(problem, machine, columns, *rows, packed, alignment)
     columns = replace(columns, consecutive=are_consecutive(columns, blocks, problem.stride * alignment * residues))
-    if alignment > 1:  # of every step, and what they have in common
-        held = alignment * held + machine.rows
+    held = alignment * held + beside
     aim, widest = target(run, stored or held, problem.size, unit, machine, longest)
     if most is not None:
         aim, widest = min(aim, most), min(widest, most)
     aim, widest = (max(width // residues, 1) * residues for width in (aim, widest))
-    taps = ceil_div(problem.taps, alignment)
+    taps = problem.taps // alignment
     piece_taps = min(taps, 1 + aim // problem.step) if alignment == 1 else taps
     width = leading_dimension(widest + (piece_taps - 1) * problem.step)
     channels = min(piece or problem.channels, X_BYTES // (width * problem.size * planes))
@@ -432,5 +434,5 @@ def workspace(plan: Plan, ldx: int, ldc: int) -> Workspace:
     sources = columns + packing.rows * ldc * size
     bias = sources + packing.rows * 8
     row = bias + packing.rows * size
-    end = row + ((2 * ldx + plan.residues + BEYOND) * size if packing.planes > 1 else 0)
+    end = row + ((2 * (ldx + plan.residues) + BEYOND) * size if packing.planes > 1 else 0)
     return Workspace(columns=columns, sources=sources, bias=bias, row=row, size=end)

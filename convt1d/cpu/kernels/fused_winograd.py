@@ -48,9 +48,10 @@ def plan(problem: Problem, machine: Machine, forced: str = "") -> Plan | Refusal
         alignment=2,
         planes=3,
         stored=1,
+        beside=machine.rows,
         # sums do not go on from piece to piece: no wider than needs none
         most=max(unit, parts.X_BYTES // (problem.channels * 3 * problem.size) - leading_dimension(problem.taps // 2)),
-        own=(problem.taps,),
+        own=(problem.taps, 0),
         edge=tuning.winograd.edge_columns,
     )
     return replace(found, consistent=False, multiplications=winograd.multiplications(problem))

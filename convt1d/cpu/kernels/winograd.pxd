@@ -1,29 +1,34 @@
 # SPDX-License-Identifier: MIT
-"""winograd.py's compiled part: F(2, 2), three products for two columns of two taps.
+"""winograd.py's compiled part: F(2, 2), three products for two columns of two taps, and F(2, 3), four for three taps.
 
-A row of x becomes three rows of the tile, or four where branches have an odd tap:
+A row of x becomes 3, 4 or 6 rows of the tile, the planes of `pair` in load.inc, each with all channels of a piece:
 
-    x[2j] (channels)  |  x[2j-1] - x[2j] (channels)  |  x[2j+1] - x[2j] (channels)  |  x[2j+1] (channels)
+    both | after | before         pairs: x[2j] | x[2j+1] - x[2j] | x[2j-1] - x[2j]
+    before | outer | sum | across triples: | x[2j-2] - x[2j] | x[2j-1] + x[2j] | x[2j+1] - x[2j-1]
 
-First the sums that both columns have in common, then each column's on top of them:
+First the sums that both columns have in common, and those that one adds and the other subtracts, then each column's on
+top of them:
 
-    columns     even (rows)  |  odd (rows)  |  common, room for a register block
+    columns     even (rows)  |  odd (rows)  |  common, opposite: room for a register block each
 
 Packed weights of a block:
 
-    [piece of channels] [long rows | others] [register block] [a + b | b | a] [c] [pair] [row], [c] [row] of an odd tap
+    [piece of channels] [long rows | others] [register block] [a + b | b | a] [c] [pair] [row],
+                        of a triple [(a + b + c) / 2 | (b - a - c) / 2 | c | a | b] [c] [row], of a single tap [c] [row]
 
 The form PLAIN, of weights or of a tile, stands for numbers that are infinite, NaN or too large to be squared: x is
-loaded without differences, and the four products are made from the same packed weights.
+loaded without differences, and the products of the definition are made from the same packed weights.
 
-own: the taps of a long branch.
+own: the taps of a long branch, and the planes that it needs (`PAIRS` and so on).
 """
 
 from libc.string cimport memset
 
 from convt1d.cpu._columns cimport begin_block, end_block
 from convt1d.cpu._rows cimport load_samples
-from convt1d.cpu._microkernels cimport Prefetch, Sum, direct_block, real
+from convt1d.cpu._microkernels cimport (
+    ADD, ONLY_TRIPLES, SUBTRACT, Prefetch, Sum, direct_block, real,
+)
 from convt1d.cpu._pack cimport gather, sum_of
 from convt1d.cpu._tile cimport (
     Activation, Block, Call, Layer, Ops, Row, Tile, Weights, load_function, pack_function, run_function,
@@ -35,9 +40,23 @@ cdef enum:
     ROOM = 4096     # taps that are paired at a time: 16 or 32 KiB
 
 
+cdef struct Taps:              # how those of a branch are taken
+    Py_ssize_t pairs, triples, singles
+
+
+cdef inline Taps taps_of(Py_ssize_t taps) noexcept nogil:
+    """winograd.taps_of"""
+    cdef Taps found
+    found.triples = taps >= 3 and taps % 2 == 1
+    found.singles = taps == 1
+    found.pairs = taps // 2 - found.triples
+    return found
+
+
 cdef inline Py_ssize_t packed(Py_ssize_t taps) noexcept nogil:
     """winograd.weights"""
-    return 3 * (taps // 2) + taps % 2
+    cdef Taps found = taps_of(taps)
+    return 3 * found.pairs + 5 * found.triples + found.singles
 
 
 cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
@@ -65,13 +84,22 @@ cdef inline bint pack_register_block(const Layer *layer, const Weights *weights,
                                      Py_ssize_t first, Py_ssize_t past, Py_ssize_t c0, Py_ssize_t c1,
                                      Py_ssize_t taps, real *out) noexcept nogil:
     """Channels c0 .. c1-1 of a piece of the channels first .. past-1; returns whether no weight asks for PLAIN."""
-    cdef Py_ssize_t each = taps // 2 * width, kind = (past - first) * each, all = (past - first) * packed(taps) * width
-    cdef bint ordinary = pack_pairs[real](layer, weights, row, width, c0, c1, 0, taps // 2, width, kind,
+    cdef Taps found = taps_of(taps)
+    cdef Py_ssize_t each = found.pairs * width, kind = (past - first) * each, all = (past - first) * packed(taps) * width
+    cdef Py_ssize_t n = (c1 - c0) * width, m, kinds[3]
+    cdef bint ordinary = pack_pairs[real](layer, weights, row, width, c0, c1, 0, found.pairs, width, kind,
                                           out + (c0 - first) * each, all)
-    if taps % 2:
-        out += 3 * kind + (c0 - first) * width
-        gather[real](layer, weights, row, width, c0, c1, taps - 1, taps, layer.own[0], out, all)
-        ordinary &= are_ordinary[real](layer, out, (c1 - c0) * width)
+    out += 3 * kind + (c0 - first) * width
+    kind = (past - first) * width
+    kinds[:] = [3, 4, 2]
+    for m in range(3 * found.triples):
+        gather[real](layer, weights, row, width, c0, c1, 2 * found.pairs + m, 2 * found.pairs + m + 1, layer.own[0],
+                     out + kinds[m] * kind, all)
+    if found.triples:
+        ordinary &= layer.microkernels.combine_taps(out, kind, n)
+    if found.singles:
+        gather[real](layer, weights, row, width, c0, c1, 0, 1, layer.own[0], out, all)
+        ordinary &= are_ordinary[real](layer, out, n)
     return ordinary
 
 
@@ -112,16 +140,17 @@ cdef inline int load(const Layer *layer, const Call *call, const Activation *bef
     way of `row`."""
     cdef Py_ssize_t c, d = layer.shape.residues, first = 2 * i - call.origin
     cdef Py_ssize_t ldx = call.cut.ldx, plane = (c1 - c0) * ldx, at = first + layer.input_rows.offsets[0]
-    cdef bint ordinary = True, odd_taps = layer.planes > 3
+    cdef int kind = <int>layer.own[1]
+    cdef bint ordinary = True
     if (layer.input_rows.count == layer.input_rows.stride == layer.shape.parts == call.x.sl == 1
-            and before.kind == 0 and at >= d and at + 2 * n + BEYOND <= call.x.length):
+            and before.kind == 0 and at >= 2 * d and at + 2 * n + BEYOND <= call.x.length):
         ordinary = layer.microkernels.pair(dst, ldx, plane, x + c0 * call.x.sc + at, call.x.sc, c1 - c0, n,
-                                           form == PLAIN, odd_taps, d)
+                                           form == PLAIN, kind, d)
         return form if ordinary else PLAIN
-    memset(row + d + 2 * n, 0, BEYOND * sizeof(real))
+    memset(row + 2 * d + 2 * n, 0, BEYOND * sizeof(real))
     for c in range(c0, c1):
-        load_samples[real](layer, call, before, x, c, c + 1, first - d, 2 * n + d, row)
-        ordinary &= layer.microkernels.pair(dst, ldx, plane, row + d, 0, 1, n, form == PLAIN, odd_taps, d)
+        load_samples[real](layer, call, before, x, c, c + 1, first - 2 * d, 2 * n + 2 * d, row)
+        ordinary &= layer.microkernels.pair(dst, ldx, plane, row + 2 * d, 0, 1, n, form == PLAIN, kind, d)
         dst += ldx
     return form if ordinary else PLAIN
 
@@ -135,61 +164,108 @@ cdef inline bint needed(const Call *call, Py_ssize_t step) noexcept nogil:
     return False
 
 
+cdef struct Rows:              # a register block of rows, whose branches have equally many taps
+    const Layer *layer
+    Tile *tile
+    const void *w
+    Py_ssize_t width, ldc
+    Py_ssize_t next_tile, next_ldx     # from the tile to samples of the next one, which the next sums prefetch
+    int nexts                  # sums that still do: each has as many columns, half as many as samples
+
+
 cdef inline void multiply(const Layer *layer, const Call *call, const Block *block, Tile *tile,
                           const real *w) noexcept nogil:
-    cdef Py_ssize_t channels = tile.piece.c1 - tile.piece.c0, others = block.rows - block.long_rows, taps, rows, half
-    cdef Py_ssize_t width
-    cdef const real *x
-    cdef real *columns = <real *>tile.columns
-    cdef Sum sum, last
-    cdef bint even = needed(call, 0), odd = needed(call, 1)
+    cdef Py_ssize_t channels = tile.piece.c1 - tile.piece.c0, others = block.rows - block.long_rows
+    cdef Py_ssize_t half, taps, row = 0, end
+    cdef Rows rows
+    rows.layer, rows.tile, rows.ldc = layer, tile, call.cut.ldc
+    rows.next_tile, rows.next_ldx = tile.prefetch.next_tile, tile.prefetch.next_ldx
+    rows.nexts = 2 if tile.prefetch.next_tile != tile.prefetch.x_ahead else 0
     w += block.weights + tile.piece.c0 * (block.long_rows * packed(layer.own[0]) + others * packed(layer.own[0] - 1))
     for half in range(2):
         taps = layer.own[0] - half
-        rows = block.long_rows if half == 0 else others
-        sum = sum_of(layer, 0, channels, 0, taps // 2)
-        last = sum_of(layer, 0, channels, 0, taps % 2)
-        x = <const real *>tile.x + (layer.shape.taps - sum.taps) * layer.shape.step
-        while rows > 0:
-            width = direct_block(layer.microkernels.sizes.rows, rows)
-            multiply_rows[real](layer, call, block, tile, w, x, columns, &sum, &last, width, even, odd)
-            w += width * channels * packed(taps)
-            columns += width * call.cut.ldc
-            rows -= width
+        end = block.long_rows if half == 0 else block.rows
+        while row < end:
+            rows.w, rows.width = w, direct_block(layer.microkernels.sizes.rows, end - row)
+            multiply_rows[real](call, &rows, taps, <real *>tile.columns + row * rows.ldc, block.rows * rows.ldc)
+            w += rows.width * channels * packed(taps)
+            row += rows.width
 
 
-cdef inline void multiply_rows(const Layer *layer, const Call *call, const Block *block, Tile *tile, const real *w,
-                               const real *x, real *even, const Sum *sum, const Sum *last, Py_ssize_t width,
-                               bint even_needed, bint odd_needed) noexcept nogil:
-    """One register block of rows; `last` sums an odd tap. A column that no output needs is left out."""
-    cdef Py_ssize_t ldc = call.cut.ldc, ldx = tile.ldx, n = tile.f1 - tile.f0
-    cdef Py_ssize_t plane = (tile.piece.c1 - tile.piece.c0) * ldx
-    cdef Prefetch *prefetch = &tile.prefetch
-    cdef Py_ssize_t next_tile = prefetch.next_tile, next_ldx = prefetch.next_ldx
-    cdef bint add = tile.piece.c0 > 0, more = add or sum.taps > 0
-    cdef real *odd = even + block.rows * ldc
-    cdef real *common = <real *>tile.columns + 2 * block.rows * ldc
-    cdef const real *w_before = w + width * sum.depth
-    cdef const real *w_after = w_before + width * sum.depth
-    if sum.taps > 0 and tile.form == PLAIN:
-        layer.microkernels.direct(x, ldx, w_after, even, ldc, sum, width, n, NULL, add, prefetch)
-        layer.microkernels.direct(x + plane, ldx, w_before, even, ldc, sum, width, n, NULL, True, prefetch)
-        layer.microkernels.direct(x + 2 * plane, ldx, w_after, odd, ldc, sum, width, n, NULL, add, prefetch)
-        layer.microkernels.direct(x, ldx, w_before, odd, ldc, sum, width, n, NULL, True, prefetch)
-    elif sum.taps > 0:
-        layer.microkernels.direct(x, ldx, w, common, ldc, sum, width, n, NULL, False, prefetch)
-        if even_needed:
-            layer.microkernels.direct(x + plane, ldx, w_before, even, ldc, sum, width, n, common, add, prefetch)
-        if odd_needed:
-            if next_tile != prefetch.x_ahead:
-                # the second half of the next tile, whose first half was prefetched with `common`
-                prefetch.next_tile, prefetch.next_ldx = next_tile + n - 2 * plane, next_ldx
-            layer.microkernels.direct(x + 2 * plane, ldx, w_after, odd, ldc, sum, width, n, common, add, prefetch)
-    if last.taps > 0:
-        w = w_after + width * sum.depth
-        x -= layer.shape.step
-        layer.microkernels.direct(x, ldx, w, even, ldc, last, width, n, NULL, more, prefetch)
-        layer.microkernels.direct(x + 3 * plane, ldx, w, odd, ldc, last, width, n, NULL, more, prefetch)
+cdef inline void multiply_rows(const Call *call, Rows *rows, Py_ssize_t taps, real *even,
+                               Py_ssize_t apart) noexcept nogil:
+    """Columns of even steps, and those of odd ones `apart` from them. A column that no output needs is left out."""
+    cdef Taps kinds = taps_of(taps)
+    cdef const Layer *layer = rows.layer
+    cdef Tile *tile = rows.tile
+    cdef Py_ssize_t pairs = kinds.pairs, triple = 3 * pairs, plane = (tile.piece.c1 - tile.piece.c0) * tile.ldx
+    cdef int more = ADD if tile.piece.c0 > 0 else 0
+    cdef real *odd = even + apart
+    cdef real *common = <real *>tile.columns + 2 * apart
+    cdef real *opposite = common + layer.microkernels.sizes.rows * rows.ldc if kinds.triples else NULL
+    # where column 0 meets the oldest pair, and where it meets the triple or the single tap behind all pairs
+    cdef const real *x = <const real *>tile.x + (layer.shape.taps - pairs) * layer.shape.step
+    cdef const real *last = x - layer.shape.step
+    if layer.own[1] == ONLY_TRIPLES:
+        last -= 2 * plane
+    if kinds.singles:
+        sums[real](rows, last, 0, 1, even, NULL, NULL, more)
+        sums[real](rows, last + 3 * plane, 0, 1, odd, NULL, NULL, more)
+        return
+    if tile.form == PLAIN:
+        multiply_plain[real](rows, x, last, plane, pairs, kinds.triples, even, odd, more)
+        return
+    if pairs:
+        sums[real](rows, x, 0, pairs, common, NULL, NULL, 0)
+    if kinds.triples:
+        sums[real](rows, last + 4 * plane, triple, 1, common, NULL, NULL, ADD if pairs else 0)
+        sums[real](rows, last + 2 * plane, triple + 1, 1, opposite, NULL, NULL, 0)
+    if needed(call, 0):
+        if kinds.triples:
+            sums[real](rows, last + 3 * plane, triple + 2, 1, even, common, opposite, more)
+        if pairs:
+            sums[real](rows, x + 2 * plane, pairs, pairs, even, NULL if kinds.triples else common, NULL,
+                       ADD if kinds.triples else more)
+    if needed(call, 1):
+        if kinds.triples:
+            sums[real](rows, last + 5 * plane, triple + 3, 1, odd, common, opposite, SUBTRACT | more)
+        if pairs:
+            sums[real](rows, x + plane, 2 * pairs, pairs, odd, NULL if kinds.triples else common, NULL,
+                       ADD if kinds.triples else more)
+
+
+cdef inline void multiply_plain(Rows *rows, const real *x, const real *last, Py_ssize_t plane, Py_ssize_t pairs,
+                                Py_ssize_t triples, real *even, real *odd, int more) noexcept nogil:
+    """The products of the definition, from planes that hold samples as they are."""
+    cdef Py_ssize_t a = 3 * pairs + 3, b = 3 * pairs + 4, c = 3 * pairs + 2
+    if pairs:
+        sums[real](rows, x, 2 * pairs, pairs, even, NULL, NULL, more)
+        sums[real](rows, x + 2 * plane, pairs, pairs, even, NULL, NULL, ADD)
+        sums[real](rows, x + plane, 2 * pairs, pairs, odd, NULL, NULL, more)
+        sums[real](rows, x, pairs, pairs, odd, NULL, NULL, ADD)
+        more = ADD
+    if triples:
+        sums[real](rows, last + 4 * plane, a, 1, even, NULL, NULL, more)
+        sums[real](rows, last + 2 * plane, b, 1, even, NULL, NULL, ADD)
+        sums[real](rows, last + 3 * plane, c, 1, even, NULL, NULL, ADD)
+        sums[real](rows, last + 5 * plane, a, 1, odd, NULL, NULL, more)
+        sums[real](rows, last + 4 * plane, b, 1, odd, NULL, NULL, ADD)
+        sums[real](rows, last + 2 * plane, c, 1, odd, NULL, NULL, ADD)
+
+
+cdef inline void sums(Rows *rows, const real *x, Py_ssize_t kind, Py_ssize_t taps, real *to, const real *start,
+                      const real *other, int add) noexcept nogil:
+    """to = sums of one plane (+ start +- other), whose weights begin at `kind`, in weights of a channel and row."""
+    cdef Tile *tile = rows.tile
+    cdef Py_ssize_t channels = tile.piece.c1 - tile.piece.c0, n = tile.f1 - tile.f0
+    cdef const real *w = <const real *>rows.w + kind * channels * rows.width
+    cdef Sum sum = sum_of(rows.layer, 0, channels, 0, taps)
+    if rows.nexts:
+        tile.prefetch.next_tile, tile.prefetch.next_ldx = rows.next_tile + (<const real *>tile.x - x), rows.next_ldx
+        rows.next_tile += n
+        rows.nexts -= 1
+    rows.layer.microkernels.direct(x, tile.ldx, w, to, rows.ldc, &sum, rows.width, n, start, other, add,
+                                   &tile.prefetch)
 
 
 cdef inline void run(const Layer *layer, const Call *call, const Block *block, Tile *tile,

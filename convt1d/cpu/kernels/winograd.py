@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: MIT
-"""winograd: three products for two columns and two taps, stored as columns, then interleaved.
+"""winograd: three products for two columns and two taps, four for three taps, stored as columns, then interleaved.
 
 F(2, 2), also known as a fast FIR filter. Per channel and row, with the taps a and b::
 
     column 2j     =  a x[2j]   + b x[2j-1]   =  (a + b) x[2j] + b (x[2j-1] - x[2j])
     column 2j+1   =  a x[2j+1] + b x[2j]     =  (a + b) x[2j] + a (x[2j+1] - x[2j])
 
-A branch's taps are taken in such pairs, an odd one at the end as it is. Where taps lie d samples apart, so do the
+F(2, 3), with the taps a, b and c::
+
+    column 2j     =  s + t + c (x[2j-2] - x[2j])      s = (x[2j-1] + x[2j]) (a + b + c) / 2
+    column 2j+1   =  s - t + a (x[2j+1] - x[2j-1])    t = (x[2j-1] - x[2j]) (b - a - c) / 2
+
+A branch's taps are taken in pairs, the last three of an odd number as a triple, and a single tap as it is. Where taps lie d samples apart, so do the
 samples of a pair: the columns of 2d samples, one of each residue class, are a set and stand side by side::
 
     samples   0 1 2 3 4 5 | 6 7 8 9 10 11 |        d = 3: column 0 is made of samples 0 and 3, column 1 of 1 and 4
@@ -29,6 +34,8 @@ from ..plan import Plan, Refusal
 from ..problem import Problem
 
 name = "winograd"
+PAIRS, SINGLES, TRIPLES, ONLY_TRIPLES = range(4)  # the planes that `pair` of load.inc makes
+PLANES = 3, 4, 6, 4
 consistent = False  # chunks of less than `short_samples` samples are multiplied as they are
 
 
@@ -43,7 +50,7 @@ def plan(problem: Problem, machine: Machine, forced: str = "") -> Plan | Refusal
         estimated = gain(problem, machine)
         if estimated < tuning.winograd.gain:
             return Refusal(f"the estimated gain is {estimated:.2f}, less than {tuning.winograd.gain}")
-    planes = planes_of(problem)
+    kind, planes = planes_of(problem)
     found = parts.lay_out(
         name,
         problem,
@@ -55,7 +62,8 @@ def plan(problem: Problem, machine: Machine, forced: str = "") -> Plan | Refusal
         alignment=2,
         residues=problem.step,
         planes=planes,
-        own=(problem.taps,),
+        beside=(2 if kind in (TRIPLES, ONLY_TRIPLES) else 1) * machine.rows,
+        own=(problem.taps, kind),
         # a piece loads its long history again for each block: no wider than needs none, where that is wide enough
         most=whole_columns(problem, planes) if problem.step > 1 else None,
     )
@@ -78,14 +86,22 @@ def unfit(problem: Problem, machine: Machine) -> str:
     return ""
 
 
+def taps_of(taps: int) -> tuple[int, int, int]:
+    """Pairs, triples and single taps of a branch."""
+    triples = int(taps >= 3 and taps % 2)
+    return taps // 2 - triples, triples, int(taps == 1)
+
+
 def products(taps: int) -> int:
     """Multiplications for a sample, a branch with so many taps and two columns."""
-    return 3 * (taps // 2) + 2 * (taps % 2)
+    pairs, triples, singles = taps_of(taps)
+    return 3 * pairs + 4 * triples + 2 * singles
 
 
 def weights(taps: int) -> int:
-    """Packed weights for a channel and a branch with so many taps: a + b, b and a of each pair, and an odd one."""
-    return 3 * (taps // 2) + taps % 2
+    """Packed weights for a channel and a branch with so many taps: three of each pair, five of a triple."""
+    pairs, triples, singles = taps_of(taps)
+    return 3 * pairs + 5 * triples + singles
 
 
 def packed(problem: Problem) -> Callable[[int, int], int]:
@@ -94,21 +110,24 @@ def packed(problem: Problem) -> Callable[[int, int], int]:
     return lambda n, m: n * long + m * others
 
 
-def planes_of(problem: Problem) -> int:
-    """Rows of the tile for each row of x: x[2j], x[2j-1] - x[2j], x[2j+1] - x[2j]; x[2j+1] only for odd taps."""
-    return 3 if problem.taps % 2 == 0 and problem.long == problem.count else 4
+def planes_of(problem: Problem) -> tuple[int, int]:
+    """Which planes a tile has for each row of x, and their number."""
+    counts = [problem.taps] + [problem.taps - 1] * (problem.long < problem.count)
+    pairs, triples, singles = (any(kind) for kind in zip(*map(taps_of, counts), strict=True))
+    kind = (TRIPLES if pairs else ONLY_TRIPLES) if triples else SINGLES if singles else PAIRS
+    return kind, PLANES[kind]
 
 
 def run(problem: Problem, machine: Machine) -> int:
     """Columns for which the tile of x has its usual size: x is never read in place, so more of it may be in L2."""
-    tuning, column = machine.tuning, problem.channels * planes_of(problem) * problem.size
+    tuning, column = machine.tuning, problem.channels * planes_of(problem)[1] * problem.size
     most = min(tuning.tile.x_columns // 2, tuning.tile.x_most_bytes // column)
     return int(max(tuning.winograd.x_bytes // column, most))
 
 
 def whole_columns(problem: Problem, planes: int) -> int | None:
     """Columns of a tile that holds all channels; None if not even a set of them fits beside its history."""
-    history = (ceil_div(problem.taps, 2) - 1) * problem.step
+    history = (problem.taps // 2 - 1) * problem.step
     columns = widest_row(parts.X_BYTES // (problem.channels * planes * problem.size)) - history
     return columns if columns >= problem.step else None
 
@@ -142,7 +161,8 @@ def estimate(problem: Problem, machine: Machine, fused_rows: int = 0) -> float:
     if channels * ceil_div(taps, 2) < costs.depth:
         return 0.5
     long, others = problem.outputs * problem.long, problem.outputs * (problem.count - problem.long)
-    odd = long if taps % 2 else others  # rows with an odd tap
+    odd = long if taps % 2 else others  # rows with a triple or a single tap
+    kind, _ = planes_of(problem)
     made: float = long * products(taps) + others * products(taps - 1)
     plain = channels * (long * taps + others * (taps - 1))
     if fused_rows:
@@ -151,7 +171,7 @@ def estimate(problem: Problem, machine: Machine, fused_rows: int = 0) -> float:
             made *= (1 + 1 / fused_rows) / (1 + 1 / 8)
     else:
         beside = costs.per_channel * channels + costs.per_row * (long + others)
-        beside += costs.per_odd_row * (odd + channels * (odd > 0))
+        beside += costs.per_odd_row * (0, odd + channels, 2 * odd + channels, odd)[kind]
     if problem.step > 1:
-        beside += costs.per_run * (channels + long)
+        beside += costs.per_run * (channels + long) * (3 if kind == TRIPLES else 1)
     return float(plain / (channels * made / 2 + beside))
