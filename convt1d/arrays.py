@@ -25,8 +25,7 @@ def is_cupy(value: Any) -> bool:
 
 
 def is_torch(value: Any) -> bool:
-    torch: Any = sys.modules.get("torch")
-    return torch is not None and isinstance(value, getattr(torch, "Tensor", ())) and value.is_cuda  # type: ignore[union-attr]
+    return is_tensor(value) and bool(value.is_cuda)
 
 
 def is_masked(value: Any) -> bool:
@@ -53,12 +52,44 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
         raise TypeError(f"{name} must be a dense array, got {type(value).__name__}; use {name}.toarray()")
     try:
         array = np.asarray(value)
-    except ValueError as error:  # a ragged list
-        raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from None
-    if array.dtype.kind in "OUSVMm" and not isinstance(value, np.ndarray):
+    except (ValueError, TypeError, RuntimeError) as error:  # a ragged list, a tensor, a traced value
+        if not is_tensor(value):
+            text = str(error).partition("\n")[0][:200]
+            raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}: {text}") from None
+        if value.requires_grad:
+            raise TypeError(
+                f"{name} must carry no gradient, which NumPy does not follow, got a tensor with requires_grad=True: "
+                f"{name}.detach(); the layers of convt1d.torch have one"
+            ) from None
+        array = tensor_values(name, value)
+    no_number = array.dtype.kind in "OUSMm" or array.dtype.type is np.void
+    if no_number and not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be an array of numbers, got {_short(value)}")
     check_kind(name, array, ndims)
     return array
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether `value` is a tensor of torch, on any device; torch is not imported."""
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and isinstance(value, getattr(torch, "Tensor", ()))
+
+
+def tensor_values(name: str, value: Any) -> np.ndarray:
+    """The values of a tensor of torch, wherever it is; its gradient is left behind."""
+    from . import files
+
+    # torch has no NumPy name for bfloat16
+    bfloat16 = files.bfloat16(name) if str(value.dtype) == "torch.bfloat16" else None
+    try:
+        if bfloat16 is not None:
+            import torch  # there already, since this is one of its tensors
+
+            return value.detach().cpu().view(torch.int16).numpy().view(bfloat16)
+        array: np.ndarray = value.numpy(force=True)
+        return array
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(f"{name} must be a dense tensor with values, of a type NumPy has: {error}") from None
 
 
 def _short(value: Any) -> str:

@@ -426,10 +426,9 @@ def _array(tensor):
 
 
 def conv_transpose1d(input, weight, bias, stride, padding, output_padding, groups, dilation, padding_mode, kept=0):
-    """The operator, by torch's own ones where torch's rules for custom operators do not reach: their tangents are 0."""
+    """The operator, by torch's own ones in forward mode and in an export to ONNX."""
     settings = stride, padding, output_padding, groups, dilation, padding_mode
-    own = torch.onnx.is_in_onnx_export() or torch.autograd.forward_ad._current_level >= 0
-    if own or torch._C._are_functorch_transforms_active():
+    if torch.onnx.is_in_onnx_export() or torch.autograd.forward_ad._current_level >= 0:
         return _by_torch(input, weight, bias, *settings)
     return _operator(input, weight, bias, *settings, kept)
 
@@ -450,6 +449,21 @@ def _by_torch(input, weight, bias, stride, padding, output_padding, groups, dila
     return y if left == right == cropped else y[..., left - cropped : y.shape[-1] - (right - cropped)]
 
 
+def _refuse_tangents(*tensors):
+    """torch's rules for custom operators leave a tangent of forward mode behind: it would count as 0."""
+    if torch.autograd.forward_ad._current_level >= 0 and any(map(_may_have_tangent, tensors)):
+        raise NotImplementedError(
+            "torch.ops.convt1d has no forward mode: call a layer of convt1d.torch, or convt1d.torch.conv_transpose1d"
+        )
+
+
+def _may_have_tangent(tensor):
+    try:
+        return tensor is not None and torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
+    except RuntimeError:  # torch does not say so of a tensor that is traced
+        return True
+
+
 @torch.library.custom_op(
     "convt1d::conv_transpose1d",
     mutates_args=(),
@@ -458,6 +472,7 @@ def _by_torch(input, weight, bias, stride, padding, output_padding, groups, dila
 )
 def _operator(input, weight, bias, *settings):
     *settings, kept = settings
+    _refuse_tangents(input, weight, bias)
     geometry, _ = _checked(input, weight, bias, *settings)
     pack = _pack(_array(weight), _array(bias), geometry, kept)
     y = pack.operator(_array(input), workers=torch.get_num_threads())
@@ -478,6 +493,7 @@ def _(input, weight, bias, *settings):
 )
 def conv_transpose1d_backward(grad, input, weight, *settings):
     *settings, kept, needs = settings
+    _refuse_tangents(grad, input, weight)
     geometry, _ = _checked(input, weight, None, *settings)
     pack = _pack(_array(weight), None, geometry, kept, backward=True)
     names = [name for name, need in zip(NEEDS, needs, strict=True) if need]
@@ -532,3 +548,16 @@ def _backward_backward(ctx, u, v, b):
 
 _operator.register_autograd(_backward, setup_context=_save)
 conv_transpose1d_backward.register_autograd(_backward_backward, setup_context=_save_backward)
+
+
+def _backward_by_torch(grad, input, weight, *settings):
+    *settings, _, needs = settings
+    bias = weight.new_zeros(grad.shape[-2])
+    _, pull = torch.func.vjp(lambda *operands: _by_torch(*operands, *settings), input, weight, bias)
+    return tuple(g if need else input.new_empty(0) for g, need in zip(pull(grad), needs, strict=True))
+
+
+# Under the transforms of torch.func the operators are torch's own: of custom ones the tangents would be 0.
+_transformed = torch.library.Library("convt1d", "IMPL")
+_transformed.impl("conv_transpose1d", lambda *operands: _by_torch(*operands[:-1]), "FuncTorchDynamicLayerFrontMode")
+_transformed.impl("conv_transpose1d_backward", _backward_by_torch, "FuncTorchDynamicLayerFrontMode")
