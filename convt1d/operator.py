@@ -115,6 +115,10 @@ class Operator:
             self._on_device = DeviceOperator(self.geometry, self.weight, self.bias)
         return self._on_device
 
+    def prepare(self) -> None:
+        """Pack the weights for calls that are not short, in their own type."""
+        self._kernel(arrays.compute_dtype(self.weight.dtype), None, False, False)
+
     def off_device(self) -> None:
         """Forget the weights' copies on GPUs."""
         self._on_device = None
