@@ -25,8 +25,36 @@ def is_cupy(value: Any) -> bool:
 
 
 def is_torch(value: Any) -> bool:
-    torch: Any = sys.modules.get("torch")
-    return torch is not None and isinstance(value, getattr(torch, "Tensor", ())) and value.is_cuda  # type: ignore[union-attr]
+    return is_torch_tensor(value) and value.is_cuda
+
+
+def is_torch_tensor(value: Any) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, getattr(torch, "Tensor", ()))
+
+
+def _of_torch(name: str, tensor: Any) -> Any:
+    """A tensor in the CPU's memory as an ndarray of the same memory."""
+    if tensor.requires_grad:
+        raise TypeError(
+            f"{name} must not require a gradient, got {type(tensor).__name__} with requires_grad=True: "
+            f"{name}.detach(), or convt1d.torch.ConvTranspose1d, which has gradients"
+        )
+    if str(tensor.dtype) == "torch.bfloat16":
+        raise TypeError(f"{name} must have a dtype that NumPy has, got torch.bfloat16: {name}.float()")
+    if str(tensor.layout) != "torch.strided":
+        raise TypeError(f"{name} must be dense, got layout {tensor.layout}: {name}.to_dense()")
+    return tensor.resolve_conj().resolve_neg().numpy()
+
+
+def like(y: np.ndarray, x: Any) -> Any:
+    """`y` as the kind of array that x is: torch's tensor, or one of the array API standard, on the CPU."""
+    if isinstance(x, np.ndarray):
+        return y
+    if is_torch_tensor(x):
+        return sys.modules["torch"].from_numpy(y)
+    namespace = getattr(x, "__array_namespace__", None)
+    return y if namespace is None else namespace().asarray(y)
 
 
 def is_masked(value: Any) -> bool:
@@ -45,6 +73,14 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
             f"{name} must be in the CPU's memory here, got an array on a GPU; copy it, as cupy.asnumpy does "
             "(conv_transpose1d and ConvTranspose1d take arrays on a GPU, all of one device)"
         )
+    if hasattr(value, "__dask_graph__") or (hasattr(value, "dims") and hasattr(value, "coords")):
+        raise TypeError(
+            f"{name} must be an array in memory, got {type(value).__module__.partition('.')[0]}'s "
+            f"{type(value).__name__}: {name}.compute() or {name}.to_numpy() is one; convt1d.dask.conv_transpose1d "
+            "computes dask arrays chunk by chunk"
+        )
+    if is_torch_tensor(value):
+        value = _of_torch(name, value)
     if is_masked(value):
         raise TypeError(f"{name} must be a plain array, got a MaskedArray; fill it first: {name}.filled(0)")
     if isinstance(value, np.matrix):
