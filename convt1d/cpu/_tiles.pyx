@@ -19,6 +19,7 @@ from cython.parallel cimport prange
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
+from convt1d.cpu._blas cimport bind_blas
 from convt1d.cpu._finish cimport finish_block
 from convt1d.cpu._load cimport floor_div
 from convt1d.cpu._microkernels cimport Microkernels, Prefetch, end_nontemporal_stores, real
@@ -300,6 +301,8 @@ cdef class Kernel:
         cdef Layer *layer = &self.layer
         cdef const int64_t[::1] own = np.array((*plan.packing.own, 0), np.int64)
         cdef const int64_t[::1] offsets = plan.problem.input_rows.offsets
+        if plan.packing.calls_blas:
+            bind_blas()
         self.plan, self.machine, self.keep = plan, machine, (own, offsets)
         self.double_precision = weight.dtype.char in "dD"
         layer.own = &own[0]
