@@ -245,6 +245,9 @@ class Operator:
             if other is not None and not other.plan.packing.same(chosen.packing):
                 other = None  # where the packings are the same, one copy of the weights serves both
             kernel = _tiles.Kernel(chosen, machine, weight, self.geometry.groups, allowed, other)
+            if not kernel.even:
+                chosen = kernels.plan_for(self.geometry, compute, machine, channels_last, short, plain=True)
+                kernel = _tiles.Kernel(chosen, machine, weight, self.geometry.groups, allowed)
             found = self._kernels[compute, channels_last, short] = kernel, bias
         return found
 
