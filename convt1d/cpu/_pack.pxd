@@ -51,6 +51,27 @@ cdef inline void gather(const Layer *layer, const Weights *weights, const Row *r
         c = past
 
 
+cdef inline bint even_taps(const real *sizes, Py_ssize_t taps, bint triples, double ratio,
+                           double most) noexcept nogil:
+    """Whether the taps of a row that Winograd's products add up, pairs and the last three, are of similar size.
+
+    Of their sizes, sums of absolute values over all channels, none is more than `ratio` times another of its pair or
+    triple, and none of all above `most`.
+    """
+    cdef Py_ssize_t m
+    cdef real a, b, c
+    if triples:
+        a, b, c = sizes[taps - 3], sizes[taps - 2], sizes[taps - 1]
+        if max(a, max(b, c)) > ratio * min(a, min(b, c)):
+            return False
+    for m in range(taps):
+        if not sizes[m] <= most:        # or it is NaN
+            return False
+        if m % 2 and max(sizes[m - 1], sizes[m]) > ratio * min(sizes[m - 1], sizes[m]):
+            return False
+    return True
+
+
 cdef inline void gather_channels(const Layer *layer, const Weights *weights, const Row *row, Py_ssize_t n,
                                  Py_ssize_t c, Py_ssize_t channels, Py_ssize_t apart, Py_ssize_t m0, Py_ssize_t m1,
                                  Py_ssize_t taps, Py_ssize_t pairs_apart, real *out, Py_ssize_t ahead) noexcept nogil:

@@ -4,8 +4,8 @@
     problem.py + machine.py  ->  kernels.choose  ->  Plan = Packing + Columns + Tile       once per layer and type
     Plan + batch and length  ->  cut             ->  Tiling                                once per shape
 
-Everything here is a pure function, but for two variables that force a choice: CONVT1D_KERNEL names a kernel and
-CONVT1D_TILE sets the columns of a tile. Only this file reads them.
+Everything here is a pure function, but for two variables that force a choice: CONVT1D_KERNEL names a kernel, or is
+"plain", and CONVT1D_TILE sets the columns of a tile. Only this file reads them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from .tuning import BatchTuning
 WORKSPACE = 2 * 1024 * 1024
 X_BYTES = 1024 * 1024
 COLUMN_BYTES = 768 * 1024
+SMALL_BYTES = 128 * 1024
 BEYOND = 32  # numbers beyond a row's end that a microkernel may read: two vectors
+
+PLAIN = "plain"  # the value of CONVT1D_KERNEL for any kernel that adds up neither taps nor samples
 
 #: `Tile.in_place`: which tiles of x are read where they lie.
 NEVER, WHOLE_TILES, PARTS = 0, 1, 2
@@ -59,6 +62,9 @@ class Packing:
     planes: int  # rows of the tile for each row of x
     rows: int  # rows of columns that a block needs
     own: tuple[int, ...] = ()  # numbers that only this kernel reads, as its .pxd lists them
+    apart: int = 0  # more rows, of what is kept apart, see kernels/winograd.pxd
+    calls_blas: bool = False  # SciPy's BLAS is loaded with the first kernel that does
+    ratio: float = 0.0  # of the sizes of taps that the kernel adds up, at most; 0: it adds none
 
     def same(self, other: Packing) -> bool:
         """Whether weights packed for one serve the other."""
@@ -238,12 +244,15 @@ def lay_out(
     alignment: int = 1,
     residues: int = 1,
     planes: int = 1,
+    apart: int = 0,
+    taps: int | None = None,
     stored: int | None = None,
     beside: int = 0,
     longest: int | None = None,
     most: int | None = None,
     piece: int | None = None,
     own: tuple[int, ...] = (),
+    ratio: float = 0.0,
     **tile: Any,
 ) -> Plan:
     """The plan of a kernel that has made its choices.
@@ -258,8 +267,10 @@ def lay_out(
         Columns of a register block.
     packed : callable, optional
         As in `cut_blocks`; by default each weight is packed once.
-    alignment, residues, planes : int
-        As in `Plan`; rows of the tile for each row of x.
+    alignment, residues, planes, apart : int
+        As in `Plan` and in `Packing`.
+    taps : int, optional
+        As in `Packing`; by default the problem's.
     stored : int, optional
         Rows of columns that a tile holds; by default a block's, of every step, and `beside`.
     beside : int
@@ -269,6 +280,7 @@ def lay_out(
     piece : int, optional
         Channels that are loaded at a time at most.
     own : tuple of int
+    ratio : float
         See `Packing`.
     **tile
         Further fields of `Tile`.
@@ -282,13 +294,16 @@ def lay_out(
     if most is not None:
         aim, widest = min(aim, most), min(widest, most)
     aim, widest = (max(width // residues, 1) * residues for width in (aim, widest))
-    taps = problem.taps // alignment
+    taps = taps or problem.taps
     piece_taps = min(taps, 1 + aim // problem.step) if alignment == 1 else taps
     width = leading_dimension(widest + (piece_taps - 1) * problem.step)
     channels = min(piece or problem.channels, X_BYTES // (width * problem.size * planes))
     if alignment > 1:
+        # more planes, of what is kept apart, beside the columns and what else is small
+        room = WORKSPACE - SMALL_BYTES - held * leading_dimension(widest) * problem.size
+        channels = min(channels, room // (width * problem.size * (planes + apart)))
         channels = equal_parts(problem.channels, channels, 1)
-    packing = Packing(name, blocks, group_size, channels, piece_taps, taps, planes, held, own)
+    packing = Packing(name, blocks, group_size, channels, piece_taps, taps, planes, held, own, apart, ratio=ratio)
     found = Tile(aim, widest, unit, machine.lanes(problem.size), **tile)
     return Plan(name, problem, packing, columns, found, alignment, residues)
 
@@ -324,9 +339,9 @@ def forced_choices() -> tuple[str, str]:
 def forced_kernel(names: tuple[str, ...]) -> str:
     """The kernel that CONVT1D_KERNEL names, or an empty string."""
     forced = os.environ.get("CONVT1D_KERNEL", "")
-    if forced and forced not in names:
-        raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join(names)}, got {forced!r}")
-    return forced
+    if forced and forced not in (*names, PLAIN):
+        raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join((*names, PLAIN))}, got {forced!r}")
+    return "" if forced == PLAIN else forced
 
 
 # ---- one call -----------------------------------------------------------------------------------------------------
@@ -431,6 +446,8 @@ def workspace(plan: Plan, ldx: int, ldc: int) -> Workspace:
     """The layout of a thread's workspace."""
     packing, size = plan.packing, plan.problem.size
     columns = packing.planes * packing.piece_channels * ldx * size
+    if packing.apart:  # what is kept apart, and where
+        columns += (packing.apart * packing.piece_channels + 2) * ldx * size
     sources = columns + packing.rows * ldc * size
     bias = sources + packing.rows * 8
     row = bias + packing.rows * size

@@ -67,7 +67,7 @@ def find(mapping, prefix, layouts=LAYOUTS) -> Found:
         raise ValueError(
             f"{name} of the layout (C_out, K, C_in) of MLX needs a bias of {weight.shape[0]} values, got {bias.shape}"
         )
-    return Found(name, weight.transpose(axes), bias, layout != "" or _is_tensor(given[-1]))
+    return Found(name, weight.transpose(axes), bias, layout != "" or arrays.is_tensor(given[-1]))
 
 
 def groups_of(found, groups=None):
@@ -189,10 +189,6 @@ def _common_end(a, b):
     return next((n for n, (one, other) in enumerate(pairs) if one != other), min(len(a), len(b)))
 
 
-def _is_tensor(value):
-    return all(hasattr(value, method) for method in ("detach", "cpu", "numpy"))
-
-
 def _by_layer(mapping) -> dict[str, dict[str, str]]:
     """The names in a state, by layer: prefix -> what follows it -> the whole name; in their order."""
     layers: dict = {}
@@ -261,18 +257,8 @@ def _groups(weight_shape, bias_shape):
 
 
 def as_numpy(name, value):
-    """Arrays stay; tensors of torch, which has no NumPy name for bfloat16, are taken apart."""
-    if not _is_tensor(value):
-        return arrays.as_array(name, value)
-    bfloat16 = files.bfloat16(name) if str(value.dtype) == "torch.bfloat16" else None
-    try:
-        if bfloat16 is not None:
-            import torch  # there already, since this is one of its tensors
-
-            return value.detach().cpu().view(torch.int16).numpy().view(bfloat16)
-        return value.numpy(force=True)
-    except (RuntimeError, TypeError) as error:
-        raise TypeError(f"{name} must be a dense tensor with values: {error}") from None
+    """An array of any framework; a tensor may be on a GPU, and its gradient stays behind."""
+    return arrays.tensor_values(name, value) if arrays.is_tensor(value) else arrays.as_array(name, value)
 
 
 def candidates(mapping) -> list[LayerInfo]:
