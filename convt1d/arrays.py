@@ -28,6 +28,19 @@ def is_torch(value: Any) -> bool:
     return is_tensor(value) and bool(value.is_cuda)
 
 
+def like(y: np.ndarray, x: Any) -> Any:
+    """`y` as the kind of array that x is: torch's tensor, or one of the array API standard, on the CPU."""
+    if isinstance(x, np.ndarray):
+        return y
+    if is_tensor(x):
+        torch = sys.modules["torch"]
+        if y.dtype.name == "bfloat16":
+            return torch.from_numpy(y.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(y)
+    namespace = getattr(x, "__array_namespace__", None)
+    return y if namespace is None else namespace().asarray(y)
+
+
 def is_masked(value: Any) -> bool:
     """Whether `value` is a masked array; numpy.ma, which takes NumPy 10 ms, is not imported for that."""
     masked = sys.modules.get("numpy.ma")
@@ -43,6 +56,12 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
         raise TypeError(
             f"{name} must be in the CPU's memory here, got an array on a GPU; copy it, as cupy.asnumpy does "
             "(conv_transpose1d and ConvTranspose1d take arrays on a GPU, all of one device)"
+        )
+    if hasattr(value, "__dask_graph__") or (hasattr(value, "dims") and hasattr(value, "coords")):
+        raise TypeError(
+            f"{name} must be an array in memory, got {type(value).__module__.partition('.')[0]}'s "
+            f"{type(value).__name__}: {name}.compute() or {name}.to_numpy() is one; convt1d.dask.conv_transpose1d "
+            "computes dask arrays chunk by chunk"
         )
     if is_masked(value):
         raise TypeError(f"{name} must be a plain array, got a MaskedArray; fill it first: {name}.filled(0)")

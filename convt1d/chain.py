@@ -119,10 +119,10 @@ class Chain:
         >>> Chain(Conv1d(2, 4, 3), np.tanh)(np.ones((2, 10))).shape
         (4, 8)
         """
-        x = arrays.as_array("x", x, (2, 3))
+        given, x = x, arrays.as_array("x", x, (2, 3))
         y = self._apply(x, workers)
         if out is None:
-            return y
+            return arrays.like(y, given)
         arrays.check_out(out, y.shape, y.dtype, x=x)
         out[...] = y
         return out

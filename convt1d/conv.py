@@ -172,7 +172,12 @@ class Conv1d(Layer):
         return self._operator(x, None, out, workers, channels_last, pointwise=pointwise)
 
     def stream(
-        self, *, workers: int | None = None, before: Activation | None = None, after: Activation | None = None
+        self,
+        *,
+        workers: int | None = None,
+        before: Activation | None = None,
+        after: Activation | None = None,
+        channels_last: bool = False,
     ) -> Conv1dStream:
         """The layer on a signal that arrives in chunks: a `Conv1dStream`.
 
@@ -182,6 +187,8 @@ class Conv1d(Layer):
             Most threads to use for a chunk, as in `conv_transpose1d`.
         before, after : convt1d.activations.Activation, optional
             As in the layer's call.
+        channels_last : bool
+            As in the layer's call: chunks are ``(N, n, C_in)`` or ``(n, C_in)``, and so is what they become.
 
         Returns
         -------
@@ -197,7 +204,12 @@ class Conv1d(Layer):
         """
         from .conv_stream import Conv1dStream
 
-        return Conv1dStream(self, workers=workers, before=before, after=after)
+        return Conv1dStream(self, workers=workers, before=before, after=after, channels_last=channels_last)
+
+    def _length_formula(self) -> str:
+        g = self._operator.geometry
+        length = f"L {sum(g.padding) - g.reach + (g.stride == 1):+d}"
+        return length if g.stride == 1 else f"floor(({length}) / {g.stride}) + 1"
 
     def backward(
         self, grad_output: ArrayLike, x: ArrayLike, *, needs: Iterable[str] = NEEDS, workers: int | None = None

@@ -7,7 +7,6 @@ import copy
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from html import escape
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -15,7 +14,6 @@ import numpy as np
 
 from . import arrays, initialize
 from . import geometry as geometry_module
-from .fit import check_alpha, statistics_of
 from .gradients import NEEDS, backward_of, check_needs
 from .operator import Operator, Pointwise
 
@@ -30,6 +28,8 @@ if TYPE_CHECKING:
 
 def html_table(title: str, rows: Mapping[str, str]) -> str:
     """What notebooks show of a layer or stream."""
+    from html import escape
+
     lines = "".join(f"<tr><th>{escape(name)}</th><td>{escape(text)}</td></tr>" for name, text in rows.items())
     return f"<table><caption><code>{escape(title)}</code></caption>{lines}</table>"
 
@@ -217,6 +217,8 @@ class Layer:
         >>> np.abs(layer.weight - known.weight).max() < 1e-12
         np.True_
         """
+        from .fit import check_alpha, statistics_of
+
         alpha = check_alpha(alpha)
         statistics = statistics_of(self._operator.geometry, self.dtype, self.bias is not None)
         statistics.add(x, y, sample_weight)
@@ -266,6 +268,8 @@ class Layer:
         >>> np.abs(layer.weight - known.weight).max() < 1e-12
         np.True_
         """
+        from .fit import check_alpha, statistics_of
+
         alpha = check_alpha(alpha)
         # worked on apart, so that an interrupted call has not counted half a batch
         statistics = copy.deepcopy(self._statistics)
@@ -346,6 +350,23 @@ class Layer:
         if g.padding_mode != "zeros":
             text += f", padding_mode={g.padding_mode}"
         return f"{type(self).__name__}({text})"
+
+    def _length_formula(self) -> str:
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        from . import info
+        from .cpu import _runtime
+
+        g = self._operator.geometry
+        rows = {
+            "x": f"(N, {g.in_channels}, L)",
+            "y": f"(N, {g.out_channels}, L_out), L_out = {self._length_formula()}",
+            "weight": f"{self.weight.shape}, {self.dtype}",
+            "multiply-adds a sample": f"{self.weight.size:,}",
+            "kernel here": info.plan_of(g, _runtime.machine(), arrays.compute_dtype(self.dtype).name).kernel,
+        }
+        return html_table(repr(self), rows)
 
 
 class ConvTranspose1d(Layer):
@@ -506,7 +527,12 @@ class ConvTranspose1d(Layer):
         return self._operator(x, output_size, out, workers, channels_last, precision, 0, pointwise)
 
     def stream(
-        self, *, workers: int | None = None, before: Activation | None = None, after: Activation | None = None
+        self,
+        *,
+        workers: int | None = None,
+        before: Activation | None = None,
+        after: Activation | None = None,
+        channels_last: bool = False,
     ) -> ConvTranspose1dStream:
         """The layer on a signal that arrives in chunks: a `ConvTranspose1dStream`.
 
@@ -516,6 +542,8 @@ class ConvTranspose1d(Layer):
             Most threads to use for a chunk, as in `conv_transpose1d`.
         before, after : convt1d.activations.Activation, optional
             As in the layer's call.
+        channels_last : bool
+            As in the layer's call: chunks are ``(N, n, C_in)`` or ``(n, C_in)``, and so is what they become.
 
         Returns
         -------
@@ -531,7 +559,7 @@ class ConvTranspose1d(Layer):
         """
         from .stream import ConvTranspose1dStream
 
-        return ConvTranspose1dStream(self, workers=workers, before=before, after=after)
+        return ConvTranspose1dStream(self, workers=workers, before=before, after=after, channels_last=channels_last)
 
     def to(self, device: str) -> Self:
         """Copy the weights to a GPU before the first call there, or forget such copies.
@@ -974,16 +1002,5 @@ class ConvTranspose1d(Layer):
 
         return weights.to_onnx(self._operator.geometry, self.weight, self.bias, path)
 
-    def _repr_html_(self) -> str:
-        from . import info
-        from .cpu import _runtime
-
-        g = self._operator.geometry
-        rows = {
-            "x": f"(N, {g.in_channels}, L)",
-            "y": f"(N, {g.out_channels}, L_out), L_out = {g.stride} L {g.output_length(0):+d}",
-            "weight": f"{self.weight.shape}, {self.dtype}",
-            "multiply-adds a sample": f"{self.weight.size:,}",
-            "kernel here": info.plan_of(g, _runtime.machine(), arrays.compute_dtype(self.dtype).name).kernel,
-        }
-        return html_table(repr(self), rows)
+    def _length_formula(self) -> str:
+        return f"{self.stride} L {self._operator.geometry.output_length(0):+d}"

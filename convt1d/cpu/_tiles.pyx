@@ -19,10 +19,11 @@ from cython.parallel cimport prange
 from libc.stdint cimport int64_t, uintptr_t
 from libc.stdlib cimport free, malloc
 
+from convt1d.cpu._blas cimport bind_blas
 from convt1d.cpu._finish cimport finish_block
 from convt1d.cpu._load cimport floor_div
 from convt1d.cpu._microkernels cimport Microkernels, Prefetch, end_nontemporal_stores, real
-from convt1d.cpu._pack cimport find_rows
+from convt1d.cpu._pack cimport even_taps, find_rows
 from convt1d.cpu._rows cimport load_tile
 from convt1d.cpu._runtime cimport (
     MOST_THREADS, SHARE_PARTS, RegionTimer, Shares, add_items, begin_region, finish_region, give_workspace,
@@ -248,23 +249,41 @@ cdef Activation activation_of(activation, const double *identity):
 
 # ---- packed weights ---------------------------------------------------------------------------------------
 
-cdef int pack_item(const Layer *layer, const Weights *of_all, Py_ssize_t group_size, const Row *rows, Py_ssize_t item,
-                   Py_ssize_t parts, Py_ssize_t step, Py_ssize_t steps, real *packed) noexcept nogil:
+cdef void pack_item(const Layer *layer, const Weights *of_all, Py_ssize_t group_size, const Row *rows, Py_ssize_t item,
+                    Py_ssize_t parts, Py_ssize_t step, Py_ssize_t steps, real *packed, real *sizes,
+                    Py_ssize_t taps) noexcept nogil:
     """Some channels of a group, of some blocks: the weights are read about in the order in which they lie."""
     cdef Py_ssize_t part = item % parts, c = item // parts % steps * step, group = item // parts // steps, b
     cdef Py_ssize_t first = layer.nblocks * part // parts, past = layer.nblocks * (part + 1) // parts
     cdef Weights weights = of_all[0]
     cdef const Block *block
-    cdef int form = 0
     weights.w = <const real *>weights.w + group * group_size
     packed += group * layer.group_size
     for b in range(past):
         block = &layer.blocks[b]
         if b >= first:
-            form = max(form, layer.ops.pack(layer, block, &weights, rows, c, min(c + step, layer.shape.channels),
-                                            packed + block.weights))
+            layer.ops.pack(layer, block, &weights, rows, c, min(c + step, layer.shape.channels), packed + block.weights,
+                           sizes)
         rows += block.rows
-    return form
+        sizes += block.rows * taps
+
+
+cdef bint are_even(const Layer *layer, real *sizes, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t taps) noexcept nogil:
+    """Whether all rows of all groups have even taps: `sizes` of some channels each, which are added up here."""
+    cdef Py_ssize_t step, b, r, i
+    for _ in range(layer.shape.groups):
+        for step in range(1, steps):
+            for i in range(rows * taps):
+                sizes[i] += sizes[step * rows * taps + i]
+        r = 0
+        for b in range(layer.nblocks):
+            for i in range(layer.blocks[b].rows):
+                if not even_taps[real](sizes + r * taps, taps - (i >= layer.blocks[b].long_rows), layer.ratio,
+                                       layer.most):
+                    return False
+                r += 1
+        sizes += steps * rows * taps
+    return True
 
 
 # ---- what Python sees -------------------------------------------------------------------------------------
@@ -286,6 +305,7 @@ cdef class Kernel:
 
     cdef Layer layer
     cdef readonly object plan, machine
+    cdef readonly bint even         # the taps that the kernel adds up are of similar size
     cdef object packed, keep        # keep: arrays that pointers in `layer` point into
     cdef const void *weights        # of `packed`
     cdef bint double_precision
@@ -300,6 +320,8 @@ cdef class Kernel:
         cdef Layer *layer = &self.layer
         cdef const int64_t[::1] own = np.array((*plan.packing.own, 0), np.int64)
         cdef const int64_t[::1] offsets = plan.problem.input_rows.offsets
+        if plan.packing.calls_blas:
+            bind_blas()
         self.plan, self.machine, self.keep = plan, machine, (own, offsets)
         self.double_precision = weight.dtype.char in "dD"
         layer.own = &own[0]
@@ -315,8 +337,11 @@ cdef class Kernel:
         layer.memory.y_stays = machine.tuning.memory.y_stays
         layer.memory.few_samples = machine.tuning.load.few_samples
         layer.memory.x_two_channels = machine.tuning.memory.x_two_channels
+        # neither the sum of two taps of this size overflows, nor their products with the samples of 32 columns,
+        # each a sixteenth as large
+        layer.ratio, layer.most = plan.packing.ratio, 2.0**511 if self.double_precision else 2.0**63
         if other is not None:
-            self.packed, self.weights, layer.form = other.packed, other.weights, other.layer.form
+            self.packed, self.weights, self.even = other.packed, other.weights, other.even
             return
         shape = (groups * layer.group_size,)
         dtype = np.dtype(np.float64 if self.double_precision else np.float32)
@@ -364,7 +389,8 @@ cdef class Kernel:
         cdef Layer *layer = &self.layer
         cdef Weights weights
         cdef Row *rows
-        cdef Py_ssize_t item, group, b, size = sizeof(real), forms = 0, count = 0
+        cdef real[::1] sizes
+        cdef Py_ssize_t item, group, b, size = sizeof(real), count = 0, taps = self.plan.problem.taps
         cdef Py_ssize_t step = PACKED_CHANNELS * layer.input_rows.count
         cdef Py_ssize_t steps = (layer.shape.channels + step - 1) // step, items = layer.shape.groups * steps, parts = 1
         cdef Py_buffer buffer
@@ -374,6 +400,7 @@ cdef class Kernel:
             parts = min(layer.nblocks, (4 * threads + items - 1) // items)
         for b in range(layer.nblocks):
             count += layer.blocks[b].rows
+        sizes = np.zeros(items * count * taps if layer.ratio else 1, self.packed.dtype)
         rows = <Row *>malloc(count * sizeof(Row))
         if rows == NULL:
             raise MemoryError("no memory for the table of rows")
@@ -390,8 +417,10 @@ cdef class Kernel:
                 count += layer.blocks[b].rows
             with nogil:
                 for item in prange(items * parts, num_threads=threads, schedule="dynamic"):
-                    forms += pack_item[real](layer, &weights, group, rows, item, parts, step, steps, &packed[0])
-            layer.form = forms > 0
+                    pack_item[real](layer, &weights, group, rows, item, parts, step, steps, &packed[0],
+                                    &sizes[item // parts * count * taps if layer.ratio else 0],
+                                    taps if layer.ratio else 0)
+                self.even = not layer.ratio or are_even[real](layer, &sizes[0], steps, count, taps)
             self.weights = &packed[0]
         finally:
             PyBuffer_Release(&buffer)
