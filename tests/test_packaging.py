@@ -2,8 +2,15 @@
 """What an installed distribution carries."""
 
 import importlib.metadata
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
+
+import convt1d
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(("runtime", "text"), [("libgomp", "GPL-3.0.txt"), ("libomp", "Apache-2.0.txt")])
@@ -20,3 +27,13 @@ def test_licence_of_the_openmp_runtime(runtime, text):
             found += 1
     if not found:
         pytest.skip("convt1d is not installed")
+
+
+def test_conda_recipe():
+    """.ci/conda/recipe.yaml has the version and the requirements of pyproject.toml. (py-rattler-build renders it.)"""
+    recipe = (ROOT / ".ci" / "conda" / "recipe.yaml").read_text(encoding="utf-8")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert f'version: "{convt1d.__version__}"' in recipe
+    for each in (*project["project"]["dependencies"], *project["build-system"]["requires"]):
+        name, least = re.split("(?=>)", each, maxsplit=1)
+        assert f"- {name} {least}\n" in recipe, each
