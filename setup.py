@@ -46,7 +46,7 @@ setup(
                 for pattern in ("*.h", "*.inc", "*.pxd")
                 for path in glob(f"convt1d/cpu/**/{pattern}", recursive=True)
             ],
-            include_dirs=["convt1d/cpu"],
+            include_dirs=["convt1d/cpu", *["convt1d/cpu/openmp"] * (sys.platform != "win32")],
             define_macros=[("Py_LIMITED_API", f"0x{major:02X}{minor:02X}0000")] if abi3 else [],
             py_limited_api=abi3,
             # the work is in the microkernels; around them -O3 makes a third more code and nothing faster
