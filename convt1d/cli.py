@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import sound
+from . import files, sound
 from .files import check_regular
 from .geometry import SETTINGS
 from .padding import MODES
@@ -872,10 +872,16 @@ def _open_input(args):
     """Return samples (mapped if possible), their rate or None, and what makes an array of a piece."""
     if _suffix(args.input) != ".npy":
         x, rate = _load_sound(args.input)
-        prepare = pcm_to_float
     else:
         x, rate = _load_npy("--input", args.input, mmap_mode="r"), args.rate
-        prepare = np.asarray
+    prepare = np.asarray if _suffix(args.input) == ".npy" else pcm_to_float
+    if isinstance(x, np.memmap):
+        piece_of, convert = files.reader(x, args.input), prepare
+
+        def prepare(piece):
+            with _reading("--input", args.input):
+                return convert(piece_of(piece))
+
     if args.rate is not None and (_suffix(args.input), _suffix(args.output)) != (".npy", ".wav"):
         raise ValueError("--rate is only for a .npy input with a .wav output")
     if rate is None and _suffix(args.output) == ".wav":
@@ -903,8 +909,6 @@ def _load_weights(path):
     """Return weight, bias or None, and the options stored beside them."""
     if _suffix(path) == ".npy":
         return _load_npy("--weights", path), None, {}
-    from . import files
-
     known = ["weight", "bias", *SETTINGS]
     with _reading("--weights", path):
         check_regular(path)
@@ -932,7 +936,7 @@ def _load_npy(option, path, mmap_mode=None):
     with _reading(option, path):
         check_regular(path)
         mapped = np.lib.format.open_memmap(path, mode=mmap_mode or "r")  # refuses a file shorter than it claims
-        return mapped if mmap_mode is not None else np.array(mapped)
+        return mapped if mmap_mode is not None else files.reader(mapped, path)(mapped)
 
 
 def _load_sound(path):
@@ -1073,6 +1077,8 @@ def _write_whole(path, write, force):
         with contextlib.suppress(OSError):
             shutil.copymode(path, temporary)  # a private file stays private
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk, say
+            raise OSError(f"{path} cannot be written: {error}") from error
         raise
