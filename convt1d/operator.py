@@ -96,7 +96,10 @@ class Operator:
                 if channels_last:
                     raise ValueError("channels_last must be False for arrays on a GPU, got True: x.swapaxes(-1, -2)")
                 return interchange.run(self.on_device(), x, output_size, out, precision)
-            x = arrays.as_array("x", x, (2, 3))
+            y = self(
+                arrays.as_array("x", x, (2, 3)), output_size, out, workers, channels_last, precision, origin, pointwise
+            )
+            return y if out is not None else arrays.like(y, x)
         output_padding = None if output_size is None else self._output_padding(x, output_size, channels_last)
         key = (x.dtype, x.shape, output_padding, channels_last, origin % self._alignment)
         call = self._calls.get(key)
@@ -114,6 +117,10 @@ class Operator:
             assert isinstance(self.geometry, Geometry)
             self._on_device = DeviceOperator(self.geometry, self.weight, self.bias)
         return self._on_device
+
+    def prepare(self) -> None:
+        """Pack the weights for calls that are not short, in their own type."""
+        self._kernel(arrays.compute_dtype(self.weight.dtype), None, False, False)
 
     def off_device(self) -> None:
         """Forget the weights' copies on GPUs."""
@@ -225,7 +232,7 @@ class Operator:
         channels_last = channels_last and self.geometry.out_channels > 1
         found = self._kernels.get((compute, channels_last, short))
         if found is None:
-            from .cpu import _runtime, _tiles, kernels  # compiled code and SciPy's BLAS: not before they are needed
+            from .cpu import _runtime, _tiles, kernels  # compiled code: not before it is needed
 
             machine = _runtime.machine()
             allowed = threads.count(None) if allowed is None else allowed

@@ -62,6 +62,7 @@ class Packing:
     planes: int  # rows of the tile for each row of x
     rows: int  # rows of columns that a block needs
     own: tuple[int, ...] = ()  # numbers that only this kernel reads, as its .pxd lists them
+    calls_blas: bool = False  # SciPy's BLAS is loaded with the first kernel that does
     ratio: float = 0.0  # of the sizes of taps that the kernel adds up, at most; 0: it adds none
 
     def same(self, other: Packing) -> bool:
