@@ -56,7 +56,7 @@ For those who work on it: how a call flows, and where things live::
     fit.py   weights from examples: sums over them, one small linear system per branch (layer.fit, layer.partial_fit)
     weights/     weights from torch, ONNX, Keras, JAX, MLX and files -> a layer, and back: what each system means
     files.py     files from anyone, opened with care         onnx.py   the operator for ONNX' evaluator
-    torch.py     torch's layer, computed here; replace(model) puts it into a model
+    torch/       torch's layers, computed here; replace(model) puts them into a model
     sklearn.py   a transformer for scikit-learn's pipelines
     explain.py   which samples and taps make which output, and how evenly      plot.py   the same as pictures
     dask.py      the function on dask arrays: each chunk of the output is a window of the operator

@@ -118,6 +118,10 @@ class Operator:
             self._on_device = DeviceOperator(self.geometry, self.weight, self.bias)
         return self._on_device
 
+    def prepare(self) -> None:
+        """Pack the weights for calls that are not short, in their own type."""
+        self._kernel(arrays.compute_dtype(self.weight.dtype), None, False, False)
+
     def off_device(self) -> None:
         """Forget the weights' copies on GPUs."""
         self._on_device = None
@@ -241,6 +245,9 @@ class Operator:
             if other is not None and not other.plan.packing.same(chosen.packing):
                 other = None  # where the packings are the same, one copy of the weights serves both
             kernel = _tiles.Kernel(chosen, machine, weight, self.geometry.groups, allowed, other)
+            if not kernel.even:
+                chosen = kernels.plan_for(self.geometry, compute, machine, channels_last, short, plain=True)
+                kernel = _tiles.Kernel(chosen, machine, weight, self.geometry.groups, allowed)
             found = self._kernels[compute, channels_last, short] = kernel, bias
         return found
 

@@ -9,28 +9,28 @@ from torch import nn
 from torch.nn import functional
 
 
-class PaddedConv1d(nn.Conv1d):
-    """A convolution after torch's pad with two widths, as causal models have it."""
+class Padded(nn.Module):
+    """A convolution, named as in EnCodec, after torch's pad with two widths, as causal models have it."""
 
-    def __init__(self, *args, pads, mode="constant", **options):
-        super().__init__(*args, **options)
+    def __init__(self, conv, pads, mode="constant"):
+        super().__init__()
+        self.conv = named(conv=conv)
         self.pads, self.mode = pads, mode
 
     def forward(self, x):
-        return super().forward(functional.pad(x, self.pads, self.mode))
+        return self.conv(functional.pad(x, self.pads if x.ndim == 3 else (*self.pads, 0, 0), self.mode))
 
 
-class CroppedConvTranspose1d(nn.ConvTranspose1d):
-    """A transposed convolution that is cropped by two widths; `extend` samples are replicated before it."""
+class Cropped(nn.Module):
+    """A transposed convolution, named as in EnCodec, that is cropped by two widths."""
 
-    def __init__(self, *args, crop, extend=0, **options):
-        super().__init__(*args, **options)
-        self.crop, self.extend = crop, extend
+    def __init__(self, convtr, widths):
+        super().__init__()
+        self.convtr = named(convtr=convtr)
+        self.widths = widths
 
     def forward(self, x):
-        if self.extend:
-            x = functional.pad(x, (self.extend, self.extend), "replicate")
-        return crop(super().forward(x), self.crop)
+        return crop(self.convtr(x), self.widths)
 
 
 def crop(x, widths):
@@ -54,11 +54,15 @@ class Sum(nn.Module):
         return first if self.scale == 1 else first * self.scale
 
 
-class Residual(nn.Sequential):
+class Residual(nn.Module):
     """x + f(x)"""
 
+    def __init__(self, *layers):
+        super().__init__()
+        self.block = nn.Sequential(*layers)
+
     def forward(self, x):
-        return x + super().forward(x)
+        return x + self.block(x)
 
 
 class Snake(nn.Module):
@@ -74,6 +78,62 @@ class Snake(nn.Module):
             p.view(1, -1, *[1] * (x.ndim - 2)) for p in (self.alpha, self.alpha if self.beta is None else self.beta)
         )
         return x + (beta + 1e-9).reciprocal() * torch.sin(alpha * x).pow(2)
+
+
+class Resampler(nn.Module):
+    """BigVGAN's low-pass filter before every other sample is left out, or after zeros are put between samples."""
+
+    def __init__(self, taps):
+        super().__init__()
+        self.kernel_size, self.stride, self.padding_mode = len(taps), 2, "replicate"
+        self.register_buffer("filter", taps[None, None], persistent=False)
+
+    def taps(self, x, factor=1):
+        """For all channels of x, and the operator's other arguments."""
+        taps = factor * self.filter.expand(x.shape[1], -1, -1)
+        flat = x.ndim == 3
+        return (taps if flat else taps.unsqueeze(2)), (self.stride if flat else (1, self.stride))
+
+
+class UpSample1d(Resampler):
+    """Names as in BigVGAN."""
+
+    def __init__(self, taps):
+        super().__init__(taps)
+        self.ratio, self.pad = self.stride, self.kernel_size // self.stride - 1
+        self.pad_left = self.pad_right = self.pad * self.stride + (self.kernel_size - self.stride) // 2
+
+    def forward(self, x):
+        taps, stride = self.taps(x, self.ratio)
+        x = functional.pad(x, (self.pad, self.pad) if x.ndim == 3 else (self.pad, self.pad, 0, 0), "replicate")
+        up = functional.conv_transpose1d if x.ndim == 3 else functional.conv_transpose2d
+        return crop(up(x, taps, stride=stride, groups=x.shape[1]), (self.pad_left, self.pad_right))
+
+
+class LowPassFilter1d(Resampler):
+    """Names as in BigVGAN."""
+
+    def __init__(self, taps):
+        super().__init__(taps)
+        self.padding, self.pad_left, self.pad_right = True, self.kernel_size // 2 - 1, self.kernel_size // 2
+
+    def forward(self, x):
+        taps, stride = self.taps(x)
+        pads = (self.pad_left, self.pad_right)
+        x = functional.pad(x, pads if x.ndim == 3 else (*pads, 0, 0), "replicate")
+        down = functional.conv1d if x.ndim == 3 else functional.conv2d
+        return down(x, taps, stride=stride, groups=x.shape[1])
+
+
+class Activation1d(nn.Module):
+    """An activation at twice the rate; names as in BigVGAN."""
+
+    def __init__(self, activation, up, down):
+        super().__init__()
+        self.act, self.upsample, self.downsample = activation, UpSample1d(up), LowPassFilter1d(down)
+
+    def forward(self, x):
+        return self.downsample(self.act(self.upsample(x)))
 
 
 class Noise(nn.Module):

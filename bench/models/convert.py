@@ -26,28 +26,44 @@ def numbers(parameter):
     return None if parameter is None else parameter.detach().numpy().copy()
 
 
-def as_layer(module):
-    """convt1d's layer for one of torch's, pads, crops and replicated samples included."""
+def as_layer(module, padding=None, mode="zeros"):
+    """convt1d's layer for one of torch's, with another padding where one is given."""
     options = {"groups": module.groups, "bias": module.bias is not None}
     sizes = (module.in_channels, module.out_channels, module.kernel_size[0], module.stride[0])
-    if isinstance(module, nn.ConvTranspose1d):
-        padding, mode = module.padding[0], "zeros"
-        if isinstance(module, blocks.CroppedConvTranspose1d):
-            padding = tuple(width - module.stride[0] * module.extend for width in module.crop)
-            mode = "replicate" if module.extend else "zeros"
-        extra = module.output_padding[0]
-        layer = convt1d.ConvTranspose1d(
-            *sizes, padding, extra, dilation=module.dilation[0], padding_mode=mode, **options
-        )
-    else:
+    if padding is None:
         padding, mode = module.padding[0], module.padding_mode
-        if isinstance(module, blocks.PaddedConv1d):
-            padding, mode = module.pads, "zeros" if module.mode == "constant" else module.mode
+    if isinstance(module, nn.ConvTranspose1d):
+        extra = module.output_padding[0]
+        layer = convt1d.ConvTranspose1d(*sizes, padding, extra, dilation=module.dilation[0], **options)
+    else:
         layer = convt1d.Conv1d(*sizes, padding, module.dilation[0], padding_mode=mode, **options)
     layer.weight = numbers(module.weight)
     if module.bias is not None:
         layer.bias = numbers(module.bias)
     return layer
+
+
+def padded(module):
+    (conv,) = module.conv
+    return as_layer(conv, module.pads, "zeros" if module.mode == "constant" else module.mode)
+
+
+def cropped(module):
+    (convtr,) = module.convtr
+    return as_layer(convtr, module.widths)
+
+
+def resampled(module):
+    """BigVGAN's activation, whose filters are one channel for all."""
+    alpha, up, down = module.act.alpha.numel(), module.upsample, module.downsample
+    extended = tuple(width - up.stride * up.pad for width in (up.pad_left, up.pad_right))
+    sizes = (alpha, alpha, up.kernel_size, up.stride)
+    options = {"groups": alpha, "bias": False, "padding_mode": "replicate"}
+    upward = convt1d.ConvTranspose1d(*sizes, extended, **options)
+    downward = convt1d.Conv1d(*sizes, (down.pad_left, down.pad_right), **options)
+    upward.weight = np.tile(up.ratio * numbers(up.filter), (alpha, 1, 1))
+    downward.weight = np.tile(numbers(down.filter), (alpha, 1, 1))
+    return convt1d.Chain(upward, snake(module.act), downward)
 
 
 def snake(module):
@@ -92,8 +108,9 @@ def parametric(module):
 STEPS = {
     nn.Conv1d: as_layer,
     nn.ConvTranspose1d: as_layer,
-    blocks.PaddedConv1d: as_layer,
-    blocks.CroppedConvTranspose1d: as_layer,
+    blocks.Padded: padded,
+    blocks.Cropped: cropped,
+    blocks.Activation1d: resampled,
     blocks.Snake: snake,
     blocks.Noise: noise,
     encodec.LSTM: lstm,
@@ -113,7 +130,7 @@ def as_step(module):
     if isinstance(module, blocks.Sum):
         return convt1d.Sum(*map(as_step, module.children()), scale=module.scale)
     if isinstance(module, blocks.Residual):
-        return convt1d.Sum(convt1d.Chain(), convt1d.Chain(*map(as_step, module)))
+        return convt1d.Sum(convt1d.Chain(), as_step(module.block))
     if isinstance(module, nn.Sequential) and not hasattr(module, "flat"):
         return convt1d.Chain(*map(as_step, module))
     raise NoStep(type(module).__name__)
@@ -167,22 +184,7 @@ def convolution_2d(module):
     kind = nn.ConvTranspose2d if transposed else nn.Conv2d
     layer = kind(module.in_channels, module.out_channels, (1, module.kernel_size[0]), **options)
     layer.weight.data, layer.bias = module.weight.data[:, :, None], module.bias
-    if isinstance(module, blocks.PaddedConv1d):
-        kinds = {"constant": nn.ZeroPad2d, "reflect": nn.ReflectionPad2d, "replicate": nn.ReplicationPad2d}
-        return nn.Sequential(kinds[module.mode]((*module.pads, 0, 0)), layer)
-    if isinstance(module, blocks.CroppedConvTranspose1d):
-        extend = [nn.ReplicationPad2d((module.extend, module.extend, 0, 0))] if module.extend else []
-        return nn.Sequential(*extend, layer, Crop(module.crop))
     return layer
-
-
-class Crop(nn.Module):
-    def __init__(self, widths):
-        super().__init__()
-        self.widths = widths
-
-    def forward(self, x):
-        return blocks.crop(x, self.widths)
 
 
 class Lifted(nn.Module):

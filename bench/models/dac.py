@@ -9,17 +9,15 @@ from .blocks import Noise, Residual, Snake, named, same
 
 
 class Unit(Residual):
-    """Snake, dilated convolution, snake, 1x1; its layers are those of a Sequential named `block`."""
+    """Snake, dilated convolution, snake, 1x1."""
 
     def __init__(self, channels, dilation, groups, two):
-        super().__init__()
-        layers = (
+        super().__init__(
             Snake(channels, two),
             same(channels, channels, 7, dilation, groups=groups),
             Snake(channels, two),
             nn.Conv1d(channels, channels, 1),
         )
-        self.add_module("block", nn.Sequential(*layers))
 
 
 def stage(c_in, c_out, stride, depthwise, two):

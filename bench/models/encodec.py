@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .blocks import CroppedConvTranspose1d, PaddedConv1d, Residual, Sum, named
+from .blocks import Cropped, Padded, Residual, Sum, named
 
 
 class LSTM(nn.Module):
@@ -37,14 +37,12 @@ class Block(Sum):
 
 
 def causal(c_in, c_out, kernel_size, mode):
-    pads = (kernel_size - 1, 0)
-    layer = PaddedConv1d(c_in, c_out, kernel_size, pads=pads, mode=mode) if kernel_size > 1 else None
-    return named(conv=named(conv=layer or nn.Conv1d(c_in, c_out, 1)))
+    layer = nn.Conv1d(c_in, c_out, kernel_size)
+    return Padded(layer, (kernel_size - 1, 0), mode) if kernel_size > 1 else named(conv=named(conv=layer))
 
 
 def causal_up(c_in, c_out, stride, **options):
-    up = CroppedConvTranspose1d(c_in, c_out, 2 * stride, stride, crop=(0, stride), **options)
-    return named(convtr=named(convtr=up))
+    return Cropped(nn.ConvTranspose1d(c_in, c_out, 2 * stride, stride, **options), (0, stride))
 
 
 def seanet(c_in, channels, ratios, last, mode, block, *before):

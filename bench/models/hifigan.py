@@ -5,7 +5,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from .blocks import CroppedConvTranspose1d, PaddedConv1d, Residual, Snake, Sum, same
+from .blocks import Activation1d, Residual, Snake, Sum, same
 
 
 def leaky(channels):
@@ -16,10 +16,7 @@ def resampled_snake(channels):
     """A snake at twice the rate, between low-pass filters, depthwise."""
     n = np.arange(12) - 5.5
     taps = torch.tensor(np.sinc(n / 2) / 2 * np.kaiser(12, 4.66), dtype=torch.float32)
-    up = CroppedConvTranspose1d(channels, channels, 12, 2, groups=channels, bias=False, crop=(15, 15), extend=5)
-    down = PaddedConv1d(channels, channels, 12, 2, groups=channels, bias=False, pads=(5, 6), mode="replicate")
-    up.weight.data[:], down.weight.data[:] = 2 * taps / taps.sum(), taps / taps.sum()
-    return nn.Sequential(up, Snake(channels, two=True), down)
+    return Activation1d(Snake(channels, two=True), taps / taps.sum(), taps / taps.sum())
 
 
 def block(channels, kernel_size, dilations, twice, activation):

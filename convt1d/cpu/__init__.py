@@ -16,7 +16,8 @@
     _finish.pxd      the epilogue: an activation and a residual
     _correlate.pyx   the weights' gradient
     _blas.pxd        the only file that calls BLAS      blas.py   which SciPy loads, when the first kernel needs it
-    _runtime.pyx     instruction set, OpenMP and forks, workspaces     _openmp.h, _team.h, _shares.h
+    _runtime.pyx     instruction set, threads, workspaces
+    libgomp_team.c   the threads of parallel regions, another's or our own; forks     _openmp.h, _shares.h
 
     microkernels.h       what callers see of the microkernels: arguments, register blocks, the table (_microkernels.pxd)
     microkernels/*.inc   the microkernels; build.inc makes those of one instruction set
@@ -35,13 +36,14 @@ consistent          a plan whose bits do not depend on the batch and on how a si
 edge buffer         where a fused kernel stores columns of which only a part belongs to the output
 epilogue            what is computed on y while it is in cache: an activation, and a residual that is added
 entry               a branch and an input step of a column: where that row of columns belongs in the output
-form                what `pack` and `load` say of numbers that a kernel treats apart: NaN, infinite, very large
+form                what `load` says of a tile: whether it holds samples that a kernel treats apart
 history             columns before a tile's first whose inputs its taps reach
 interleave          col2im: columns into output samples, the branches of a step side by side
 leading dimension   numbers from one row of a matrix to the next (ldx, ldc, ldy)
 microkernel         a function for one instruction set and type that computes one register block, or a row
 nontemporal         stores past the caches
 piece               channels and taps of x that the workspace holds at a time
+pivot               the sample of a pair that both columns share, x[2j]
 plane               one of the rows of the tile that a row of x becomes: 1, or 3 to 4 for Winograd's products
 tile                the columns that a thread computes at a time
 work item           a tile of one sample and group, for some of the weight blocks

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from .. import files
-from ..geometry import SETTINGS, Geometry, as_int, as_length, output_length
+from ..geometry import Geometry, as_int, as_length, output_length
 from .constants import Constants, Graph
-from .parts import LayerInfo, check, crops, layer, listed, one_axis, only, same
+from .parts import LayerInfo, check, check_convolution, crops, layer, listed, one_axis, only, same
 
 _MOST_INLINED = 100_000  # nodes that the functions of a model may become
 
@@ -177,8 +177,10 @@ def _describe(node):
         axis, geometry = node.geometry(shape, None)
         known["weight_shape"] = (*shape[:2], shape[2 + axis])
         node.find(2)
-        checked = check(known["weight_shape"], **geometry)
-        known |= {name: getattr(checked, name) for name in SETTINGS if name != "padding_mode"}
+        checked = (check if node.proto.op_type == "ConvTranspose" else check_convolution)(
+            known["weight_shape"], **geometry
+        )
+        known |= {name: getattr(checked, name) for name in geometry}
         constant, known["remark"] = node.surroundings(axis, checked.out_channels)
         if constant is not None:
             known["remark"] = "; ".join(filter(None, ["the constant Add behind it is its bias", known["remark"]]))

@@ -58,6 +58,26 @@ def python(code, *arguments, timeout=600, **env):
     return run.stdout
 
 
+# Other libraries with threads of their own, which have used them.
+BESIDE = {
+    "": "",
+    "torch": "import torch; torch.ones(10**7).add(1)",
+    "sklearn": """
+from sklearn.ensemble import HistGradientBoostingRegressor
+rows = rng.standard_normal((20000, 10))
+HistGradientBoostingRegressor(max_iter=3).fit(rows, rows[:, 0])
+""",
+}
+
+
+@pytest.fixture(params=BESIDE)
+def beside(request):
+    """Code that comes before or after our first parallel call; it ends in a new line."""
+    if request.param:
+        pytest.importorskip(request.param)
+    return BESIDE[request.param] + "\n"
+
+
 # --- threads ------------------------------------------------------------------------------------------------------
 
 THREADS = """
@@ -122,8 +142,8 @@ with ThreadPoolExecutor(4) as pool:
 """
 
 
-def test_thread_pool():
-    assert python(POOL) == "True\n"
+def test_thread_pool(beside):
+    assert python(beside + POOL) == "True\n"
 
 
 # --- forks --------------------------------------------------------------------------------------------------------
@@ -157,9 +177,13 @@ print(statuses, done, fork(0), right())
 """
 
 
-def test_prefork():
+@pytest.mark.parametrize("late", [False, True])
+def test_prefork(beside, late):
     """As gunicorn does: workers forked from a warmed-up parent, replaced, and with children of their own."""
-    assert python(PREFORK) == "[0, 0, 0, 0] [0, 0, 0] 0 True\n"
+    if late and not beside.strip():
+        pytest.skip("no other library")
+    code = "right()\n" + beside + PREFORK if late else beside + PREFORK
+    assert python(code) == "[0, 0, 0, 0] [0, 0, 0] 0 True\n"
 
 
 FORK_IN_C = """
@@ -174,9 +198,9 @@ print(wait(child), right())
 """
 
 
-def test_a_fork_that_python_does_not_see():
+def test_a_fork_that_python_does_not_see(beside):
     """As uWSGI's: no hook of os.register_at_fork is called before it."""
-    assert python(FORK_IN_C) == "0 True\n"
+    assert python(beside + FORK_IN_C) == "0 True\n"
 
 
 MULTIPROCESSING = """
