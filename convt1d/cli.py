@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import sound
+from . import files, sound
 from .files import check_regular
 from .geometry import SETTINGS
 from .padding import MODES
@@ -901,10 +901,16 @@ def _open_input(args):
     """Return samples (mapped if possible), their rate or None, and what makes an array of a piece."""
     if _suffix(args.input) != ".npy":
         x, rate = _load_sound(args.input)
-        prepare = pcm_to_float
     else:
         x, rate = _load_npy("--input", args.input, mmap_mode="r"), args.rate
-        prepare = np.asarray
+    prepare = np.asarray if _suffix(args.input) == ".npy" else pcm_to_float
+    if isinstance(x, np.memmap):
+        piece_of, convert = files.reader(x, args.input), prepare
+
+        def prepare(piece):
+            with _reading("--input", args.input):
+                return convert(piece_of(piece))
+
     if args.rate is not None and (_suffix(args.input), _suffix(args.output)) != (".npy", ".wav"):
         raise ValueError("--rate is only for a .npy input with a .wav output")
     if rate is None and _suffix(args.output) == ".wav":
@@ -932,7 +938,6 @@ def _load_layer(args, given, length, is_conv):
 
 def _load_weights(path, layouts):
     """Return the weight and bias that were found, and the options stored beside them."""
-    from . import files
     from .weights import state
 
     known = ["weight", "bias", *SETTINGS]
@@ -962,7 +967,7 @@ def _load_npy(option, path, mmap_mode=None):
     with _reading(option, path):
         check_regular(path)
         mapped = np.lib.format.open_memmap(path, mode=mmap_mode or "r")  # refuses a file shorter than it claims
-        return mapped if mmap_mode is not None else np.array(mapped)
+        return mapped if mmap_mode is not None else files.reader(mapped, path)(mapped)
 
 
 def _load_sound(path):
@@ -1103,6 +1108,8 @@ def _write_whole(path, write, force):
         with contextlib.suppress(OSError):
             shutil.copymode(path, temporary)  # a private file stays private
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk, say
+            raise OSError(f"{path} cannot be written: {error}") from error
         raise

@@ -18,7 +18,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +95,35 @@ def check_regular(path) -> None:
     """A file, not a folder or a pipe that would be waited for."""
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("it is not a regular file")
+
+
+def reader(mapped: np.memmap, path) -> Callable[[np.ndarray], np.ndarray]:
+    """What reads a part of a mapped file, given as a view of the map, from the file itself.
+
+    A map of a file that another process has cut short ends the program where it is touched; a read is an error.
+    """
+    begin, first, before = mapped.ctypes.data, mapped.offset, os.stat(path)
+
+    def read(file, part):
+        span = sum((n - 1) * step for n, step in zip(part.shape, part.strides, strict=True)) + part.itemsize
+        if part.ndim > 1 and span > 2 * part.nbytes:  # rows far from each other
+            return np.stack([read(file, row) for row in part])
+        file.seek(first + part.ctypes.data - begin)
+        data = file.read(span)
+        if len(data) < span:
+            raise ValueError(f"{span - len(data)} bytes are missing: it was cut short meanwhile")
+        return np.ndarray(part.shape, part.dtype, data, strides=part.strides)
+
+    def read_part(part):
+        part = np.asarray(part)
+        if part.size == 0:
+            return part
+        with open(path, "rb") as file:
+            if not os.path.samestat(os.fstat(file.fileno()), before):
+                raise ValueError("another file took its place meanwhile")
+            return read(file, part)
+
+    return read_part
 
 
 def need(package: str, what: str):

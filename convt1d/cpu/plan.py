@@ -296,7 +296,7 @@ def lay_out(
         room = WORKSPACE - SMALL_BYTES - held * leading_dimension(widest) * problem.size
         channels = min(channels, room // (width * problem.size * (planes + 1)))
         channels = equal_parts(problem.channels, channels, 1)
-    packing = Packing(name, blocks, group_size, channels, piece_taps, taps, planes, held, own, ratio)
+    packing = Packing(name, blocks, group_size, channels, piece_taps, taps, planes, held, own, ratio=ratio)
     found = Tile(aim, widest, unit, machine.lanes(problem.size), **tile)
     return Plan(name, problem, packing, columns, found, alignment, residues)
 

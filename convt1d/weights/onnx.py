@@ -323,10 +323,9 @@ class Node:
     def surroundings(self, axis, channels):
         """The constant that an Add behind the node adds to each channel, or None; and what else follows, in words."""
         name, constant, rank = self.proto.output[0], None, len(self.weight_spec()[0]) - 2
-        ends = {info.name for info in self._graph.proto.output}
         while True:
-            users = [node for node in self._graph.proto.node if name in node.input]
-            if name in ends or len(users) != 1 or not users[0].output:
+            users = self._graph.users.get(name, [])
+            if name in self._graph.outputs or len(users) != 1 or not users[0].output:
                 return constant, ""
             user, name = users[0], users[0].output[0]
             rank -= user.op_type == "Squeeze"

@@ -999,7 +999,11 @@ def test_output_mode_and_link(run, files):
     ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "convt1d: interrupted\n"),
-        (OSError(28, "No space left on device"), 2, "convt1d: error: [Errno 28] No space left on device\n"),
+        (
+            OSError(28, "No space left on device"),
+            2,
+            "convt1d: error: {} cannot be written: [Errno 28] No space left on device\n",
+        ),
     ],
 )
 @pytest.mark.parametrize("exists", [False, True])
@@ -1013,8 +1017,35 @@ def test_interrupted_while_writing(run, files, monkeypatch, error, code, message
         raise error
 
     monkeypatch.setattr(np, "save", save)
-    assert run(*ARGV, "--force") == (code, "", message)
+    assert run(*ARGV, "--force") == (code, "", message.format(os.path.realpath("y.npy")))
     assert contents(files) == before
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream", "40"]])
+@pytest.mark.parametrize(("name", "change"), [("a.npy", "cut"), ("a.wav", "cut"), ("a.npy", "replaced")])
+def test_an_input_that_changes_is_an_error(run, files, monkeypatch, name, change, stream):
+    """Touching what is mapped and no longer there would end the process (SIGBUS)."""
+    np.save("a.npy", np.ones((1, 50_000), np.float32))
+    wavfile.write("a.wav", RATE, np.ones(50_000, np.float32))
+    before, reader = sorted(contents(files)), cli.files.reader
+
+    def changed(mapped, path):
+        if path.name != name:
+            return reader(mapped, path)
+        read = reader(mapped, path)
+        if change == "replaced":
+            os.replace("x.npy", path)
+        else:
+            os.truncate(path, 5000)
+        return read
+
+    monkeypatch.setattr(cli.files, "reader", changed)
+    code, out, err = run("apply", "--weights", "w.npy", "--input", name, "--output", "y.npy", *stream)
+    assert (code, out) == (2, "")
+    assert f"--input {name} cannot be read: " in err
+    assert {"cut": "was cut short meanwhile", "replaced": "another file took its place"}[change] in err
+    assert "y.npy" not in contents(files)
+    assert len(contents(files)) == len(before) - (change == "replaced")
 
 
 def test_interrupted_while_computing(run, files, monkeypatch):

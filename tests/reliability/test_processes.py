@@ -337,3 +337,48 @@ def test_a_busy_machine(record_property):
     record_property("busy", text)
     one, two = float(text.split()[0]), float(text.split()[-5])
     assert two <= 1.5 * one
+
+
+BESIDE = {
+    "torch": """
+import torch
+def other():
+    return float((torch.ones(512, 512) @ torch.ones(512, 512)).sum())
+""",
+    "sklearn": """
+from sklearn.cluster import KMeans
+points = np.random.default_rng(0).standard_normal((3000, 8))
+def other():
+    return float(KMeans(4, n_init=1, max_iter=5, random_state=0).fit(points).inertia_)
+""",
+}
+
+
+@pytest.mark.parametrize("loaded", ["before", "after"])
+@pytest.mark.parametrize("name", BESIDE)
+def test_beside_other_libraries(name, loaded):
+    """Which bring an OpenMP runtime of their own: in turns, from threads, in forks of the process that used both."""
+    pytest.importorskip(name)
+    script = """
+expected = other()
+for _ in range(5):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(right())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    np.testing.assert_allclose(other(), expected, rtol=1e-5)
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 3
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if right() and right(3) else 1)
+    assert right()
+    assert wait(child) == 0
+print("right")
+"""
+    early, late = ("import numpy as np\n" + BESIDE[name], "") if loaded == "before" else ("", BESIDE[name])
+    command = [sys.executable, "-W", "ignore", "-c", early + COMMON + late + script]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert (run.returncode, run.stdout) == (0, "right\n"), run.stderr
