@@ -59,6 +59,17 @@ ELSEWHERE = {
         numpy.linalg.LinAlgError py:class reference/generated/numpy.linalg.LinAlgError.html
         array_like std:term glossary.html#term-array_like""",
     "python": """https://docs.python.org/3/
+        int py:class library/functions.html#int
+        float py:class library/functions.html#float
+        complex py:class library/functions.html#complex
+        bool py:class library/functions.html#bool
+        str py:class library/stdtypes.html#str
+        tuple py:class library/stdtypes.html#tuple
+        dict py:class library/stdtypes.html#dict
+        list py:class library/stdtypes.html#list
+        None py:data library/constants.html#None
+        True py:data library/constants.html#True
+        False py:data library/constants.html#False
         os.PathLike py:class library/os.html#os.PathLike
         fractions.Fraction py:class library/fractions.html#fractions.Fraction
         bltin-boolean-values std:label library/stdtypes.html#boolean-type-bool
@@ -90,7 +101,15 @@ numpydoc_xref_param_type = True
 numpydoc_xref_aliases = {
     "ndarray": "numpy.ndarray",
     "dtype": "numpy.dtype",
+    "numpy.dtype": "numpy.dtype",
+    "numpy.random.Generator": "numpy.random.Generator",
+    "os.PathLike": "os.PathLike",
+    "dask.array.Array": "dask.array.Array",
+    "torch.nn.Module": "torch.nn.Module",
+    "ConvTranspose1d": "convt1d.ConvTranspose1d",
+    "Conv1d": "convt1d.Conv1d",
     "Activation": "convt1d.activations.Activation",
+    "convt1d.activations.Activation": "convt1d.activations.Activation",
     "array_like": ":term:`numpy:array_like`",
 }
 numpydoc_xref_ignore = "all"

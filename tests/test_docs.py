@@ -152,7 +152,16 @@ def test_notebook(notebook, tmp_path, monkeypatch):
     assert path.with_suffix(".png").exists()
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/gallery/index.md", *(f"docs/{page}" for page in PAGES)])
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/gallery/index.md",
+        "docs/notes/gpu.md",
+        "docs/notes/speed.md",
+        *(f"docs/{page}" for page in PAGES),
+    ],
+)
 def test_links(page):
     """What a page links to in the repository is there; headings too."""
     path = ROOT / page
