@@ -25,8 +25,20 @@ def is_cupy(value: Any) -> bool:
 
 
 def is_torch(value: Any) -> bool:
-    torch: Any = sys.modules.get("torch")
-    return torch is not None and isinstance(value, getattr(torch, "Tensor", ())) and value.is_cuda  # type: ignore[union-attr]
+    return is_tensor(value) and bool(value.is_cuda)
+
+
+def like(y: np.ndarray, x: Any) -> Any:
+    """`y` as the kind of array that x is: torch's tensor, or one of the array API standard, on the CPU."""
+    if isinstance(x, np.ndarray):
+        return y
+    if is_tensor(x):
+        torch = sys.modules["torch"]
+        if y.dtype.name == "bfloat16":
+            return torch.from_numpy(y.view(np.int16)).view(torch.bfloat16)
+        return torch.from_numpy(y)
+    namespace = getattr(x, "__array_namespace__", None)
+    return y if namespace is None else namespace().asarray(y)
 
 
 def is_masked(value: Any) -> bool:
@@ -45,6 +57,12 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
             f"{name} must be in the CPU's memory here, got an array on a GPU; copy it, as cupy.asnumpy does "
             "(conv_transpose1d and ConvTranspose1d take arrays on a GPU, all of one device)"
         )
+    if hasattr(value, "__dask_graph__") or (hasattr(value, "dims") and hasattr(value, "coords")):
+        raise TypeError(
+            f"{name} must be an array in memory, got {type(value).__module__.partition('.')[0]}'s "
+            f"{type(value).__name__}: {name}.compute() or {name}.to_numpy() is one; convt1d.dask.conv_transpose1d "
+            "computes dask arrays chunk by chunk"
+        )
     if is_masked(value):
         raise TypeError(f"{name} must be a plain array, got a MaskedArray; fill it first: {name}.filled(0)")
     if isinstance(value, np.matrix):
@@ -53,12 +71,44 @@ def as_array(name: str, value: Any, ndims: tuple[int, ...] = ()) -> np.ndarray:
         raise TypeError(f"{name} must be a dense array, got {type(value).__name__}; use {name}.toarray()")
     try:
         array = np.asarray(value)
-    except ValueError as error:  # a ragged list
-        raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}: {error}") from None
-    if array.dtype.kind in "OUSVMm" and not isinstance(value, np.ndarray):
+    except (ValueError, TypeError, RuntimeError) as error:  # a ragged list, a tensor, a traced value
+        if not is_tensor(value):
+            text = str(error).partition("\n")[0][:200]
+            raise TypeError(f"{name} must be an array of numbers, got {type(value).__name__}: {text}") from None
+        if value.requires_grad:
+            raise TypeError(
+                f"{name} must carry no gradient, which NumPy does not follow, got a tensor with requires_grad=True: "
+                f"{name}.detach(); the layers of convt1d.torch have one"
+            ) from None
+        array = tensor_values(name, value)
+    no_number = array.dtype.kind in "OUSMm" or array.dtype.type is np.void
+    if no_number and not isinstance(value, np.ndarray):
         raise TypeError(f"{name} must be an array of numbers, got {_short(value)}")
     check_kind(name, array, ndims)
     return array
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether `value` is a tensor of torch, on any device; torch is not imported."""
+    torch: Any = sys.modules.get("torch")
+    return torch is not None and isinstance(value, getattr(torch, "Tensor", ()))
+
+
+def tensor_values(name: str, value: Any) -> np.ndarray:
+    """The values of a tensor of torch, wherever it is; its gradient is left behind."""
+    from . import files
+
+    # torch has no NumPy name for bfloat16
+    bfloat16 = files.bfloat16(name) if str(value.dtype) == "torch.bfloat16" else None
+    try:
+        if bfloat16 is not None:
+            import torch  # there already, since this is one of its tensors
+
+            return value.detach().cpu().view(torch.int16).numpy().view(bfloat16)
+        array: np.ndarray = value.numpy(force=True)
+        return array
+    except (RuntimeError, TypeError) as error:
+        raise TypeError(f"{name} must be a dense tensor with values, of a type NumPy has: {error}") from None
 
 
 def _short(value: Any) -> str:

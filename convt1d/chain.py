@@ -119,10 +119,10 @@ class Chain:
         >>> Chain(Conv1d(2, 4, 3), np.tanh)(np.ones((2, 10))).shape
         (4, 8)
         """
-        x = arrays.as_array("x", x, (2, 3))
+        given, x = x, arrays.as_array("x", x, (2, 3))
         y = self._apply(x, workers)
         if out is None:
-            return y
+            return arrays.like(y, given)
         arrays.check_out(out, y.shape, y.dtype, x=x)
         out[...] = y
         return out
@@ -174,7 +174,7 @@ class Sum:
     ----------
     *branches : ConvTranspose1d, Conv1d, Activation, Chain, Sum or callable
         As the steps of a `Chain`. ``Chain()`` is the input itself: a residual unit is ``Sum(Chain(), Chain(...))``.
-    scale : float
+    scale : float, default 1.0
         What the sum is multiplied by, such as 1/3 for a mean of three.
 
     Attributes

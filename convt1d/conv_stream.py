@@ -49,6 +49,8 @@ class Conv1dStream(LayerStream):
         Most threads to use for a chunk, as in `conv_transpose1d`.
     before, after : convt1d.activations.Activation, optional
         As in the layer's call.
+    channels_last : bool, default False
+        As in the layer's call: chunks are ``(N, n, C_in)`` or ``(n, C_in)``, and so is what they become.
 
     Attributes
     ----------
@@ -92,10 +94,11 @@ class Conv1dStream(LayerStream):
         workers: int | None = None,
         before: Activation | None = None,
         after: Activation | None = None,
+        channels_last: bool = False,
     ) -> None:
         if not isinstance(layer, Conv1d):
             raise TypeError(f"layer must be a Conv1d, got {type(layer).__name__}")
-        super().__init__(layer, workers, before, after)
+        super().__init__(layer, workers, before, after, channels_last)
         geometry = self._geometry
         self._operator = window_operator(self._whole, replace(geometry, padding=(0, 0), padding_mode="zeros"))
         left, right = geometry.padding
@@ -133,7 +136,8 @@ class Conv1dStream(LayerStream):
         Parameters
         ----------
         chunk : array_like, shape (N, C_in, n) or (C_in, n)
-            Any n, 0 included; all else like the first chunk. It is copied.
+            Any n, 0 included; all else like the first chunk. It is copied. With `channels_last` the last two
+            dimensions are the other way round, here and in the result.
         out : ndarray, optional
             Where to put the result: exact shape and dtype, C-contiguous, writable.
 

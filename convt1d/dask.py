@@ -32,15 +32,16 @@ except ImportError as error:
 
 from . import arrays, threads
 from .functional import operator_of
-from .geometry import Window, ceil_div
+from .geometry import Window, as_flag, ceil_div
 from .padding import source_index
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
     from .geometry import Padding, PaddingMode, Size
+    from .layer import ConvTranspose1d
 
-__all__ = ["conv_transpose1d"]
+__all__ = ["apply", "conv_transpose1d"]
 
 
 def conv_transpose1d(
@@ -54,6 +55,7 @@ def conv_transpose1d(
     dilation: Size = 1,
     *,
     padding_mode: PaddingMode = "zeros",
+    channels_last: bool = False,
     workers: int | None = 1,
 ) -> da.Array:
     """1-D transposed convolution of a dask array, lazily, chunk by chunk.
@@ -68,6 +70,8 @@ def conv_transpose1d(
         Likewise.
     stride, padding, output_padding, groups, dilation, padding_mode : int, pair of int, str
         As for `convt1d.conv_transpose1d`.
+    channels_last : bool, default False
+        Whether x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``.
     workers : int, optional
         Most threads that one task may use. 1 leaves the threads to dask, which runs as many tasks at a time as it has
         threads. More are for fewer chunks than cores; tasks at a time, times workers, should not exceed the cores.
@@ -87,6 +91,7 @@ def conv_transpose1d(
 
     See Also
     --------
+    apply : the same with the weights and settings of a layer.
     convt1d.conv_transpose1d : the same in memory; its Notes hold the definition.
 
     Notes
@@ -114,7 +119,63 @@ def conv_transpose1d(
     >>> y[0, 598:603].compute()
     array([299. , 299.5, 300. , 300.5, 301. ])
     """
-    operator = _checked(x, weight, bias, stride, padding, output_padding, groups, dilation, padding_mode, workers)
+    # copies: the graph must not see what becomes of the caller's
+    weight = arrays.as_array("weight", weight).copy()
+    bias = None if bias is None else arrays.as_array("bias", bias).copy()
+    operator = operator_of(weight, bias, stride, padding, output_padding, groups, dilation, padding_mode)
+    return _apply(operator, x, channels_last, workers)
+
+
+def apply(layer: ConvTranspose1d, x: da.Array, *, channels_last: bool = False, workers: int | None = 1) -> da.Array:
+    """Apply a layer to a dask array, lazily, chunk by chunk.
+
+    Parameters
+    ----------
+    layer : ConvTranspose1d
+        The weights that it has now are computed with.
+    x : dask.array.Array, shape (N, C_in, L) or (C_in, L)
+        Input, as of `conv_transpose1d`.
+    channels_last : bool, default False
+        Whether x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``.
+    workers : int, optional
+        Most threads that one task may use, as of `conv_transpose1d`.
+
+    Returns
+    -------
+    dask.array.Array, shape (N, C_out, L_out) or (C_out, L_out)
+        As of `conv_transpose1d`, whose Notes hold here too.
+
+    Raises
+    ------
+    ValueError
+        A shape breaks its rule; chunks are unknown.
+    TypeError
+        `layer` is no ConvTranspose1d, or `x` no dask array of numbers.
+
+    See Also
+    --------
+    conv_transpose1d : the same with weights and settings as arguments.
+
+    Examples
+    --------
+    >>> import dask.array as da
+    >>> from convt1d import ConvTranspose1d
+    >>> from convt1d.dask import apply
+    >>> layer = ConvTranspose1d(2, 3, 4, stride=2, padding=1)
+    >>> apply(layer, da.ones((1000, 2), chunks=(300, 2)), channels_last=True)
+    dask.array<swapaxes, shape=(2000, 3), dtype=float64, chunksize=(600, 3), chunktype=numpy.ndarray>
+    """
+    from .layer import ConvTranspose1d
+
+    if not isinstance(layer, ConvTranspose1d):
+        raise TypeError(f"layer must be a ConvTranspose1d, got {type(layer).__name__}")
+    return _apply(layer._operator, x, channels_last, workers)
+
+
+def _apply(operator, x, channels_last, workers):
+    _check(x, workers)
+    if as_flag("channels_last", channels_last):
+        return _apply(operator, x.swapaxes(-1, -2), False, workers).swapaxes(-1, -2)
     # Shape and type of x without its samples: an empty batch passes every check and tells what the result is.
     like = np.broadcast_to(np.zeros((), x.dtype), x.shape)
     arrays.check_kind("x", like, (2, 3))
@@ -143,8 +204,8 @@ def conv_transpose1d(
     return y.rechunk({x.ndim - 1: tuple(lengths)}, method="tasks")
 
 
-def _checked(x, weight, bias, stride, padding, output_padding, groups, dilation, padding_mode, workers):
-    """The operator, with copies of the weights: the graph must not see what becomes of the caller's."""
+def _check(x, workers):
+    """A dask array of known chunks and of numbers, without looking at one."""
     if not isinstance(x, da.Array):
         raise TypeError(
             f"x must be a dask array, got {type(x).__name__}; convt1d.conv_transpose1d takes arrays in memory"
@@ -153,12 +214,6 @@ def _checked(x, weight, bias, stride, padding, output_padding, groups, dilation,
     if np.isnan(x.shape).any():
         raise ValueError(f"x must have known chunks, got shape {x.shape}; x.compute_chunk_sizes() finds them")
     threads.count(workers)
-    own = []
-    for name, value in (("weight", weight), ("bias", bias)):
-        if dask.is_dask_collection(value):
-            raise TypeError(f"{name} must be in memory, got {type(value).__name__} of dask: {name}.compute()")
-        own.append(value if value is None and name == "bias" else arrays.as_array(name, value).copy())
-    return operator_of(*own, stride, padding, output_padding, groups, dilation, padding_mode)
 
 
 def _blocks(x, geometry, length_out):

@@ -96,7 +96,10 @@ class Operator:
                 if channels_last:
                     raise ValueError("channels_last must be False for arrays on a GPU, got True: x.swapaxes(-1, -2)")
                 return interchange.run(self.on_device(), x, output_size, out, precision)
-            x = arrays.as_array("x", x, (2, 3))
+            y = self(
+                arrays.as_array("x", x, (2, 3)), output_size, out, workers, channels_last, precision, origin, pointwise
+            )
+            return y if out is not None else arrays.like(y, x)
         output_padding = None if output_size is None else self._output_padding(x, output_size, channels_last)
         key = (x.dtype, x.shape, output_padding, channels_last, origin % self._alignment)
         call = self._calls.get(key)
@@ -229,7 +232,7 @@ class Operator:
         channels_last = channels_last and self.geometry.out_channels > 1
         found = self._kernels.get((compute, channels_last, short))
         if found is None:
-            from .cpu import _runtime, _tiles, kernels  # compiled code and SciPy's BLAS: not before they are needed
+            from .cpu import _runtime, _tiles, kernels  # compiled code: not before it is needed
 
             machine = _runtime.machine()
             allowed = threads.count(None) if allowed is None else allowed
@@ -242,6 +245,9 @@ class Operator:
             if other is not None and not other.plan.packing.same(chosen.packing):
                 other = None  # where the packings are the same, one copy of the weights serves both
             kernel = _tiles.Kernel(chosen, machine, weight, self.geometry.groups, allowed, other)
+            if not kernel.even:
+                chosen = kernels.plan_for(self.geometry, compute, machine, channels_last, short, plain=True)
+                kernel = _tiles.Kernel(chosen, machine, weight, self.geometry.groups, allowed)
             found = self._kernels[compute, channels_last, short] = kernel, bias
         return found
 

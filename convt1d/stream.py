@@ -111,7 +111,14 @@ class LayerStream:
     latency: int
     warm_up: int
 
-    def __init__(self, layer: Layer, workers: int | None, before: Activation | None, after: Activation | None) -> None:
+    def __init__(
+        self,
+        layer: Layer,
+        workers: int | None,
+        before: Activation | None,
+        after: Activation | None,
+        channels_last: bool,
+    ) -> None:
         self._whole = layer._operator  # the weights; also what keeps the shared operator alive
         self._geometry: Any = self._whole.geometry
         mode = self._geometry.padding_mode
@@ -124,6 +131,23 @@ class LayerStream:
         threads.count(workers)  # a wrong number is told here, not with the first chunk
         self._workers = workers
         self._pointwise = Pointwise.of(before, after, None, self._geometry)
+        self._channels_last = geometry_module.as_flag("channels_last", channels_last)
+
+    def __repr__(self) -> str:
+        g = self._geometry
+        return (
+            f"{type(self).__name__}({g.in_channels} -> {g.out_channels} channels, kernel_size={g.kernel_size}, "
+            f"stride={g.stride}, latency={self.latency}, {self._received} samples received"
+            f"{', channels last' if self._channels_last else ''}{', flushed' if self._flushed else ''})"
+        )
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "latency": f"{self.latency} output samples",
+            "warm-up": f"{self.warm_up} input samples",
+            "received": f"{self._received} input samples{', flushed' if self._flushed else ''}",
+        }
+        return html_table(repr(self), rows)
 
     def reset(self) -> None:
         """Forget the signal, and the batch size, channels and dtype that its first chunk fixed."""
@@ -140,7 +164,9 @@ class LayerStream:
         return other
 
     def _checked(self, chunk: ArrayLike) -> np.ndarray:
-        """`chunk` as an array like the first one; the first one begins the signal."""
+        """`chunk`, channels before samples, as an array like the first one; the first one begins the signal."""
+        if self._channels_last:
+            chunk = arrays.as_array("chunk", chunk, (2, 3)).swapaxes(-1, -2)
         if (
             type(chunk) is np.ndarray
             and chunk.shape[:-1] == self._lead
@@ -151,19 +177,21 @@ class LayerStream:
         if self._flushed:
             raise ValueError("chunk must not follow flush(), which ended the signal: reset() starts a new one")
         chunk = arrays.as_array("chunk", chunk, (2, 3))
-        channels = self._geometry.in_channels
-        if chunk.shape[-2] != channels:
-            raise ValueError(
-                f"chunk must have shape (N, {channels}, n) or ({channels}, n) for a weight of shape "
-                f"{self._whole.weight.shape}, got {chunk.shape}"
-            )
+        given, channels = self._layout(chunk), self._geometry.in_channels
+        arrays.check_channels("chunk", given, self._whole.weight, channels, self._channels_last)
         if self._lead is None:
             self._begin_signal(chunk)
         elif chunk.shape[:-1] != self._lead:
-            raise ValueError(f"chunk must have the first one's shape {(*self._lead, 'n')}, got {chunk.shape}")
+            like = (*self._lead[:-1], *(("n", channels) if self._channels_last else (channels, "n")))
+            text = str(like).replace("'", "")
+            raise ValueError(f"chunk must have the first one's shape, {text}, got {given.shape}")
         elif chunk.dtype != self._dtype:
             raise TypeError(f"chunk must have the first one's dtype {self._dtype}, got {chunk.dtype}")
         return chunk
+
+    def _layout(self, samples: np.ndarray) -> np.ndarray:
+        """Channels before samples, as the stream keeps them, in the layout of the caller's arrays; or back."""
+        return samples.swapaxes(-1, -2) if self._channels_last else samples
 
     def _begin_signal(self, samples: np.ndarray) -> None:
         """A signal with the batch size, channels and dtype of `samples`."""
@@ -185,14 +213,23 @@ class LayerStream:
 
     def _run(self, recent: np.ndarray, out: np.ndarray | None, origin: int) -> np.ndarray:
         """The operator on a stretch of the signal that begins with sample `origin` of it."""
-        return self._operator(recent, None, out, self._workers, origin=origin, pointwise=self._late)
+        last = self._channels_last
+        return self._operator(self._layout(recent), None, out, self._workers, last, origin=origin, pointwise=self._late)
+
+    def _part(self, y: np.ndarray, first: int, wanted: int) -> np.ndarray:
+        """A copy of `wanted` output samples."""
+        return np.ascontiguousarray(self._layout(self._layout(y)[..., first : first + wanted]))
+
+    def _shape(self, wanted: int) -> tuple[int, ...]:
+        """The shape of so many output samples."""
+        lead = () if self._lead is None else self._lead[:-1]
+        channels = self._geometry.out_channels
+        return (*lead, wanted, channels) if self._channels_last else (*lead, channels, wanted)
 
     def _empty(self, out: np.ndarray | None) -> np.ndarray:
-        lead = (self._geometry.in_channels,) if self._lead is None else self._lead
-        shape = (*lead[:-1], self._geometry.out_channels, 0)
         if out is None:
-            return np.empty(shape, self._result)
-        arrays.check_out(out, shape, self._result)
+            return np.empty(self._shape(0), self._result)
+        arrays.check_out(out, self._shape(0), self._result)
         return out
 
     def _state(self, samples: np.ndarray | None) -> dict[str, Any]:
@@ -247,6 +284,8 @@ class ConvTranspose1dStream(LayerStream):
         Most threads to use for a chunk, as in `conv_transpose1d`.
     before, after : convt1d.activations.Activation, optional
         As in the layer's call.
+    channels_last : bool, default False
+        As in the layer's call: chunks are ``(N, n, C_in)`` or ``(n, C_in)``, and so is what they become.
 
     Attributes
     ----------
@@ -303,10 +342,11 @@ class ConvTranspose1dStream(LayerStream):
         workers: int | None = None,
         before: Activation | None = None,
         after: Activation | None = None,
+        channels_last: bool = False,
     ) -> None:
         if not isinstance(layer, ConvTranspose1d):
             raise TypeError(f"layer must be a ConvTranspose1d, got {type(layer).__name__}")
-        super().__init__(layer, workers, before, after)
+        super().__init__(layer, workers, before, after, channels_last)
         schedule = Schedule.of(self._geometry)
         self.latency, self.lag, self.rate = (
             schedule.latency,
@@ -318,22 +358,6 @@ class ConvTranspose1dStream(LayerStream):
         self._history = schedule.history
         self._after = schedule.after
         self.reset()
-
-    def __repr__(self) -> str:
-        g = self._geometry
-        return (
-            f"{type(self).__name__}({g.in_channels} -> {g.out_channels} channels, kernel_size={g.kernel_size}, "
-            f"stride={g.stride}, latency={self.latency}, {self._received} samples received"
-            f"{', flushed' if self._flushed else ''})"
-        )
-
-    def _repr_html_(self) -> str:
-        rows = {
-            "latency": f"{self.latency} output samples",
-            "warm-up": f"{self.warm_up} input samples",
-            "received": f"{self._received} input samples{', flushed' if self._flushed else ''}",
-        }
-        return html_table(repr(self), rows)
 
     def reset(self) -> None:
         """Forget the signal, and the batch size, channels and dtype that its first chunk fixed.
@@ -360,7 +384,8 @@ class ConvTranspose1dStream(LayerStream):
         Parameters
         ----------
         chunk : array_like, shape (N, C_in, n) or (C_in, n)
-            Any n, 0 included; all else like the first chunk. It is copied.
+            Any n, 0 included; all else like the first chunk. It is copied. With `channels_last` the last two
+            dimensions are the other way round, here and in the result.
         out : ndarray, optional
             Where to put the result: exact shape and dtype, C-contiguous, writable.
 
@@ -448,7 +473,7 @@ class ConvTranspose1dStream(LayerStream):
             else:
                 recent = buffer[..., self._end - self._history : end]
                 y = self._run(recent, None, length - self._history)
-                y = np.ascontiguousarray(y[..., :missing])
+                y = self._part(y, 0, missing)
         self._flushed = True
         return y
 
@@ -541,14 +566,13 @@ class ConvTranspose1dStream(LayerStream):
 
     def _first_output(self, end, length, fresh, wanted, out):
         """The first `wanted` output samples: of the window that ends before `end`, all `fresh` samples are new."""
-        history, lead = self._history, (*self._lead[:-1], self._geometry.out_channels)
+        history = self._history
         if out is not None:
-            arrays.check_out(out, (*lead, wanted), self._result)
+            arrays.check_out(out, self._shape(wanted), self._result)
         window = self._buffer[..., end - fresh - history : end]
         window[..., :history] = self._outside(-history, 0, history + length, length)
-        y = self._run(window, None, -history)
-        y = y[..., self.latency : self.latency + wanted]
+        y = self._part(self._run(window, None, -history), self.latency, wanted)
         if out is None:
-            return np.ascontiguousarray(y)
+            return y
         out[...] = y
         return out

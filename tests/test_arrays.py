@@ -150,3 +150,43 @@ def test_bias_is_cast_to_the_result_type(dtype, b_dtype):
     assert y.dtype == dtype
     without = convt1d.conv_transpose1d(x, w, **GEOMETRY)
     np.testing.assert_array_equal(y.astype(complex), without.astype(complex) + b.astype(complex)[:, None])
+
+
+@pytest.mark.parametrize("package", ["torch", "jax.numpy", "array_api_strict"])
+def test_the_kind_given_is_the_kind_returned(package):
+    """Of torch and of libraries of the array API standard, on the CPU; `out` and the weights may be NumPy's."""
+    xp = pytest.importorskip(package)
+    x = xp.asarray(np.random.default_rng(0).standard_normal((2, 3, 20)).astype(np.float32))
+    layer = convt1d.ConvTranspose1d(3, 2, 4, stride=2)
+    expected = layer(np.asarray(x))
+    for y in (
+        layer(x),
+        convt1d.Chain(layer)(x),
+        convt1d.conv_transpose1d(x, layer.weight, layer.bias, 2),
+        convt1d.conv_transpose1d(x, xp.asarray(layer.weight.copy()), xp.asarray(layer.bias.copy()), 2),
+    ):
+        assert type(y) is type(x)
+        np.testing.assert_allclose(np.asarray(y), expected, atol=1e-6)
+    assert type(layer(np.asarray(x))) is np.ndarray
+    out = np.empty_like(expected)
+    assert layer(x, out=out) is out
+
+
+def test_tensors_that_numpy_cannot_hold():
+    torch = pytest.importorskip("torch")
+    layer, x = convt1d.ConvTranspose1d(3, 2, 4), torch.ones(3, 20)
+    for wrong, words in (
+        (x.bfloat16(), r"got torch\.bfloat16: x\.float\(\)"),
+        (torch.nn.Parameter(x), r"Parameter with requires_grad=True: x\.detach\(\), or convt1d\.torch"),
+        (x.to_sparse(), r"x must be dense, .*: x\.to_dense\(\)"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            layer(wrong)
+    z = (x * (1 + 1j)).conj()
+    np.testing.assert_array_equal(layer(z).numpy(), layer(z.resolve_conj().numpy()))
+
+
+def test_named_dimensions_are_refused():
+    xarray = pytest.importorskip("xarray")
+    with pytest.raises(TypeError, match=r"got xarray's DataArray: .* x\.to_numpy\(\)"):
+        convt1d.ConvTranspose1d(3, 2, 4)(xarray.DataArray(np.ones((3, 20))))

@@ -138,3 +138,29 @@ def test_refused_on_a_gpu(monkeypatch):
     monkeypatch.setattr("convt1d.arrays.is_device_array", lambda value: True)
     with pytest.raises(ValueError, match="channels_last must be False for arrays on a GPU, got True"):
         convt1d.ConvTranspose1d(3, 2, 4)(object(), channels_last=True)
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate"])
+@pytest.mark.parametrize("layer_type", [convt1d.ConvTranspose1d, convt1d.Conv1d])
+def test_streams(layer_type, mode):
+    """Chunks of (n, C) or (N, n, C) what the layer gives for the whole signal; so do `out` and states."""
+    layer = layer_type(3, 2, 5, stride=2, padding=(2, 1), padding_mode=mode, dtype=np.float64, rng=0)
+    rng = np.random.default_rng(0)
+    for shape in ((60, 3), (2, 60, 3)):
+        x = rng.standard_normal(shape)
+        expected = layer(x, channels_last=True)
+        stream, plain, twin = layer.stream(channels_last=True), layer.stream(), layer.stream(channels_last=True)
+        pieces = []
+        for chunk in np.split(x, [1, 2, 9, 9, 40], axis=-2):
+            size = plain.process(turned(chunk)).shape[-1]
+            out = np.empty((*shape[:-2], size, 2))
+            assert stream.process(chunk, out) is out
+            pieces.append(out)
+        twin.restore(stream.state())
+        pieces.append(stream.flush())
+        np.testing.assert_array_equal(twin.flush(), pieces[-1])
+        assert pieces[-1].flags.c_contiguous
+        np.testing.assert_allclose(np.concatenate(pieces, axis=-2), expected, rtol=1e-13, atol=1e-13)
+    assert layer.stream(channels_last=True).flush().shape == (0, 2)
+    with pytest.raises(ValueError, match=r"chunk must have shape \(N, L, 3\) .* got \(3, 8\): channels_last=False\?"):
+        layer.stream(channels_last=True).process(np.ones((3, 8)))

@@ -73,7 +73,7 @@ def test_stored_cases(backward, cases, force, precision, workers, kernel, tile, 
     assert wrong == []
 
 
-@settings(max_examples=500)
+@settings(max_examples=200)
 @given(problem=naive.problems(), setting=SETTINGS, along=ALONG, double=st.booleans(), seed=st.integers(0, 2**32))
 def test_definition_by_probes(backward, force, problem, setting, along, double, seed):
     """The operator is linear in x and in w: Re<gy, f(u, w)> == Re<grad_x, u>, exactly for integers; likewise w, b."""

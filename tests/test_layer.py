@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from convt1d import ConvTranspose1d, ConvTranspose1dStream, conv_transpose1d, output_length
+from convt1d import Conv1d, ConvTranspose1d, ConvTranspose1dStream, conv_transpose1d, output_length
 
 GEOMETRY = {"stride": 3, "padding": (2, 1), "output_padding": 1, "dilation": 2, "padding_mode": "circular"}
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -336,6 +336,12 @@ def test_pictures_of_layer_and_stream():
     assert "512 -&gt; 256 channels" in stream._repr_html_()
     stream.flush()
     assert repr(stream).endswith(", flushed)")
+    html = Conv1d(4, 3, 5, stride=3)._repr_html_()
+    assert "L_out = floor((L -5) / 3) + 1" in html
+    assert "(3, 4, 5), float32" in html
+    stream = Conv1d(4, 3, 5, padding="same").stream(channels_last=True)
+    assert repr(stream).endswith("latency=2, 0 samples received, channels last)")
+    assert "2 output samples" in stream._repr_html_()
 
 
 def test_bias_of_one_number():

@@ -57,17 +57,21 @@ def test_import_is_light():
 
 
 def test_first_call_leaves_scipy_linalg_alone():
-    """It loads SciPy's BLAS and no more; what comes later finds scipy.linalg whole."""
+    """A kernel that calls BLAS loads that of SciPy and no more; what comes later finds scipy.linalg whole."""
     code = """
-import sys, numpy as np, convt1d
+import os, sys, numpy as np, convt1d
+os.environ["CONVT1D_KERNEL"] = "direct"
 convt1d.conv_transpose1d(np.ones((1, 4)), np.ones((1, 1, 2)))
+print([m for m in sys.modules if m.startswith("scipy")])
+os.environ["CONVT1D_KERNEL"] = "gemm"
+print(convt1d.conv_transpose1d(np.ones((1, 2)), np.ones((1, 1, 2)), stride=2))
 print([m for m in sys.modules if m.startswith("scipy.linalg")])
 import scipy.linalg
 from scipy.linalg import cython_blas
 print(scipy.linalg.solve(np.eye(2), np.ones(2)), "dgemm" in cython_blas.__pyx_capi__)
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert run.stdout == "['scipy.linalg.cython_blas']\n[1. 1.] True\n", run.stderr
+    assert run.stdout == "[]\n[[1. 1. 1. 1.]]\n['scipy.linalg.cython_blas']\n[1. 1.] True\n", run.stderr
 
 
 def test_names_are_reached_lazily():
@@ -132,7 +136,8 @@ def test_benchmark_layers_are_well_formed():
 
 
 INCOMPATIBLE_BLAS = """
-import ctypes, sys, types
+import ctypes, os, sys, types
+os.environ["CONVT1D_KERNEL"] = "gemm"
 new = ctypes.pythonapi.PyCapsule_New
 new.restype, new.argtypes = ctypes.py_object, (ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p)
 name = b"void (char *, char *, int64_t *)"
@@ -148,7 +153,7 @@ except ImportError as error:
 
 
 def test_incompatible_blas_is_refused_in_words():
-    """A SciPy built with 64-bit integers: Cython notices by the functions' signatures."""
+    """A SciPy built with 64-bit integers has other signatures."""
     run = subprocess.run([sys.executable, "-c", INCOMPATIBLE_BLAS], capture_output=True, text=True)
     assert "interface of 32-bit integers (LP64), but SciPy" in run.stdout, run.stderr
     assert "wrong signature" in run.stdout

@@ -431,8 +431,8 @@ def test_bad_layer():
 BAD_CHUNKS = [
     (np.ones(4), ValueError, ["chunk", "2-D or 3-D", r"\(4,\)"]),
     (np.ones((1, 1, 2, 4)), ValueError, ["chunk", "2-D or 3-D", r"\(1, 1, 2, 4\)"]),
-    (np.ones((3, 4)), ValueError, ["chunk", r"\(2, n\)", r"\(3, 4\)"]),
-    (np.ones((1, 0)), ValueError, ["chunk", r"\(2, n\)", r"\(1, 0\)"]),
+    (np.ones((3, 4)), ValueError, ["chunk", r"\(2, L\)", r"\(3, 4\)"]),
+    (np.ones((1, 0)), ValueError, ["chunk", r"\(2, L\)", r"\(1, 0\)"]),
     ([["a", "b"]], TypeError, ["chunk", "numbers"]),
     ([[1, 2], [3]], TypeError, ["chunk", "list"]),
     (np.ma.ones((2, 4)), TypeError, ["chunk", "MaskedArray"]),
@@ -440,8 +440,8 @@ BAD_CHUNKS = [
     (None, TypeError, ["chunk", "NoneType"]),
 ]
 OTHER_CHUNKS = [
-    (np.ones((1, 2, 4)), ValueError, ["chunk", r"first", r"\(2, 'n'\)", r"\(1, 2, 4\)"]),
-    (np.ones((1, 2, 0)), ValueError, ["chunk", r"first", r"\(2, 'n'\)", r"\(1, 2, 0\)"]),
+    (np.ones((1, 2, 4)), ValueError, ["chunk", r"first", r"\(2, n\)", r"\(1, 2, 4\)"]),
+    (np.ones((1, 2, 0)), ValueError, ["chunk", r"first", r"\(2, n\)", r"\(1, 2, 0\)"]),
     (np.ones((2, 4), np.float32), TypeError, ["chunk", "first", "float64", "float32"]),
     (np.ones((2, 0), complex), TypeError, ["chunk", "first", "float64", "complex128"]),
     ([[1, 2], [3, 4]], TypeError, ["chunk", "first", "float64", "int"]),

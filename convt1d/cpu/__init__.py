@@ -15,8 +15,9 @@
     _load.pxd        reading a signal, continued or split        _pack.pxd      which weight a row of columns meets
     _finish.pxd      the epilogue: an activation and a residual
     _correlate.pyx   the weights' gradient
-    _blas.pxd        the only file that touches BLAS
-    _runtime.pyx     instruction set, OpenMP and forks, workspaces     _openmp.h, _team.h, _shares.h
+    _blas.pxd        the only file that calls BLAS      blas.py   which SciPy loads, when the first kernel needs it
+    _runtime.pyx     instruction set, threads, workspaces
+    libgomp_team.c   the threads of parallel regions, another's or our own; forks     _openmp.h, _shares.h
 
     microkernels.h       what callers see of the microkernels: arguments, register blocks, the table (_microkernels.pxd)
     microkernels/*.inc   the microkernels; build.inc makes those of one instruction set
@@ -35,51 +36,17 @@ consistent          a plan whose bits do not depend on the batch and on how a si
 edge buffer         where a fused kernel stores columns of which only a part belongs to the output
 epilogue            what is computed on y while it is in cache: an activation, and a residual that is added
 entry               a branch and an input step of a column: where that row of columns belongs in the output
-form                what `pack` and `load` say of numbers that a kernel treats apart: NaN, infinite, very large
+form                what `load` says of a tile: whether it holds samples that a kernel treats apart
 history             columns before a tile's first whose inputs its taps reach
 interleave          col2im: columns into output samples, the branches of a step side by side
 leading dimension   numbers from one row of a matrix to the next (ldx, ldc, ldy)
 microkernel         a function for one instruction set and type that computes one register block, or a row
 nontemporal         stores past the caches
 piece               channels and taps of x that the workspace holds at a time
+pivot               the sample of a pair that both columns share, x[2j]
 plane               one of the rows of the tile that a row of x becomes: 1, or 3 to 4 for Winograd's products
 tile                the columns that a thread computes at a time
 work item           a tile of one sample and group, for some of the weight blocks
 set of columns      those of one pair of samples in each residue class of a dilated layer, which stand side by side
 workspace           2 MiB of a thread: the tile of x, its columns, and a pointer and a bias for each row
 """
-
-from __future__ import annotations
-
-import importlib
-import sys
-from importlib.machinery import PathFinder
-from importlib.util import module_from_spec
-
-
-def __getattr__(name: str) -> object:
-    """`_tiles`, imported on first use: what an incompatible SciPy makes of that, in words."""
-    if name != "_tiles":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    _load_blas()
-    try:
-        return importlib.import_module("._tiles", __name__)
-    except TypeError as error:  # Cython compares the signatures of BLAS' functions when it binds them
-        import scipy
-
-        raise ImportError(
-            "convt1d calls BLAS through scipy.linalg.cython_blas and needs its usual interface of 32-bit integers "
-            f"(LP64), but SciPy {scipy.__version__} here has another, as one built with 64-bit integers (ILP64) has; "
-            f"install SciPy's wheel: pip install --force-reinstall --only-binary scipy scipy ({error})"
-        ) from error
-
-
-def _load_blas() -> None:
-    """Load scipy.linalg.cython_blas without scipy.linalg, whose import takes a quarter of a second."""
-    import scipy
-
-    name = "scipy.linalg.cython_blas"
-    spec = PathFinder.find_spec(name, [f"{place}/linalg" for place in scipy.__path__])
-    if name not in sys.modules and spec is not None and spec.loader is not None:
-        module = sys.modules[name] = module_from_spec(spec)
-        spec.loader.exec_module(module)

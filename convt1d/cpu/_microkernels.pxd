@@ -31,7 +31,7 @@ cdef extern from "microkernels.h" nogil:
                       Py_ssize_t outputs, int stride) noexcept nogil
         void (*fused_winograd)(const void *x, Py_ssize_t ldx, Py_ssize_t plane, const void *w, void *y, Py_ssize_t ldy,
                                const Sum *sum, Py_ssize_t n, const void *bias, const void *next,
-                               const Prefetch *prefetch, Py_ssize_t outputs, int stride, bint plain) noexcept nogil
+                               const Prefetch *prefetch, Py_ssize_t outputs, int stride, bint apart) noexcept nogil
         void (*interleave)(void *y, Py_ssize_t stride, const void **src, Py_ssize_t at, Py_ssize_t phases,
                            Py_ssize_t n, const void *bias) noexcept nogil
         void (*deinterleave)(void *dst, Py_ssize_t ldd, const void *x, Py_ssize_t stride, Py_ssize_t phases,
@@ -40,15 +40,17 @@ cdef extern from "microkernels.h" nogil:
                        Py_ssize_t stride, Py_ssize_t width, Py_ssize_t n) noexcept nogil
         void (*copy)(void *dst, Py_ssize_t ldd, const void *x, Py_ssize_t ldx, Py_ssize_t rows, Py_ssize_t n,
                      Py_ssize_t ahead) noexcept nogil
-        bint (*pair)(void *both, Py_ssize_t ldd, Py_ssize_t plane, const void *x, Py_ssize_t ldx, Py_ssize_t rows,
-                     Py_ssize_t n, bint plain, bint odd_taps, Py_ssize_t d) noexcept nogil
+        void (*pair)(void *both, Py_ssize_t ldd, Py_ssize_t plane, const void *x, Py_ssize_t ldx, Py_ssize_t rows,
+                     Py_ssize_t n, const void *apart, bint odd_taps, Py_ssize_t d) noexcept nogil
         void (*weave)(void *y, const void *even, const void *odd, Py_ssize_t d, Py_ssize_t n,
                       const void *bias) noexcept nogil
         void (*gather)(void *out, Py_ssize_t ldo, const void *w, Py_ssize_t channel, Py_ssize_t tap,
                        const Py_ssize_t *places, Py_ssize_t rows, Py_ssize_t taps, Py_ssize_t channels,
                        Py_ssize_t ahead) noexcept nogil
-        bint (*pair_taps)(void *out, Py_ssize_t ldo, Py_ssize_t plane, const void *taps, Py_ssize_t n,
+        void (*pair_taps)(void *out, Py_ssize_t ldo, Py_ssize_t plane, const void *taps, Py_ssize_t n,
                           Py_ssize_t rows, Py_ssize_t ahead) noexcept nogil
+        void (*add_sizes)(void *sums, void *largest, const void *x, Py_ssize_t ldx, Py_ssize_t rows,
+                          Py_ssize_t n) noexcept nogil
         void (*correlate)(const void **rows, Py_ssize_t stride, Py_ssize_t nrows, const void *x, Py_ssize_t ldx,
                           void *c, Py_ssize_t ldc, Py_ssize_t steps, Py_ssize_t n, Py_ssize_t ahead) noexcept nogil
         void (*dot)(const void *x, const void **rows, Py_ssize_t nrows, void *sums, Py_ssize_t lds,

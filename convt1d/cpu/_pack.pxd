@@ -51,6 +51,21 @@ cdef inline void gather(const Layer *layer, const Weights *weights, const Row *r
         c = past
 
 
+cdef inline bint even_taps(const real *sizes, Py_ssize_t taps, double ratio, double most) noexcept nogil:
+    """Whether the taps of a row that Winograd's products add up, pairs of them, are of similar size.
+
+    Of their sizes, sums of absolute values over all channels, none is more than `ratio` times the other of its pair,
+    and none of all above `most`.
+    """
+    cdef Py_ssize_t m
+    for m in range(taps):
+        if not sizes[m] <= most:        # or it is NaN
+            return False
+        if m % 2 and max(sizes[m - 1], sizes[m]) > ratio * min(sizes[m - 1], sizes[m]):
+            return False
+    return True
+
+
 cdef inline void gather_channels(const Layer *layer, const Weights *weights, const Row *row, Py_ssize_t n,
                                  Py_ssize_t c, Py_ssize_t channels, Py_ssize_t apart, Py_ssize_t m0, Py_ssize_t m1,
                                  Py_ssize_t taps, Py_ssize_t pairs_apart, real *out, Py_ssize_t ahead) noexcept nogil:

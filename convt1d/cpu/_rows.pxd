@@ -38,15 +38,15 @@ cdef inline int load_tile(const Layer *layer, const Call *call, const Tile *tile
                           real *dst, real *row) noexcept nogil:
     """Columns f .. f+width-1 of the piece's channels, a vector of zeros behind them; returns their form.
 
-    A tile whose numbers do not allow the form that the weights have is loaded again in theirs.
+    A tile whose numbers turn out to need another form is loaded again in that one.
     """
     cdef int form
     if (call.cut.merged and call.x.length < layer.memory.few_samples and call.x.hl == 0 and call.x.hr == 0
             and not layer.shape.correlates and layer.planes == 1 and call.before.kind == 0):
         load_merged[real](layer, call, tile, f, width, dst)
-        return layer.form
-    form = load_columns[real](layer, call, tile, f, width, dst, row, layer.form)
-    if form != layer.form:
+        return 0
+    form = load_columns[real](layer, call, tile, f, width, dst, row, 0)
+    if form != 0:
         load_columns[real](layer, call, tile, f, width, dst, row, form)
     return form
 

@@ -15,9 +15,10 @@ from convt1d.cpu._load cimport InputRows, Signal
 from convt1d.cpu._microkernels cimport Microkernels, Prefetch, real
 
 # Packs the channels c0 .. c1-1 of one block into their places in `out`, the block's packed weights. `row` holds the
-# block's rows. Returns their form: 0, or what else the kernel wants to know when it multiplies.
-ctypedef int (*pack_function)(const Layer *layer, const Block *block, const Weights *weights, const Row *row,
-                              Py_ssize_t c0, Py_ssize_t c1, void *out) noexcept nogil
+# block's rows. If `ratio` is not 0, adds the absolute values of each row's taps to `sizes`: `Problem.taps`
+# numbers for each row.
+ctypedef void (*pack_function)(const Layer *layer, const Block *block, const Weights *weights, const Row *row,
+                               Py_ssize_t c0, Py_ssize_t c1, void *out, void *sizes) noexcept nogil
 
 # Loads columns i .. i+n-1 of the channels c0 .. c1-1 of one sample into rows of ldx, by way of `row` if it needs
 # one, with the activation `before` applied to the samples. Returns the form of the tile; `form` is the one asked for.
@@ -87,7 +88,7 @@ cdef struct Layer:
     Py_ssize_t runs            # of entries in a block
     Py_ssize_t piece_channels, piece_taps, group_size, nblocks
     int in_place
-    int form                   # the largest of all blocks' packed forms
+    double ratio, most         # of taps that are added up: Packing.ratio, and their largest size
     Block *blocks
     const int64_t *own         # numbers that only this kernel reads, see its .pxd
 

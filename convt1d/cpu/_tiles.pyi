@@ -13,6 +13,7 @@ COMPILED: dict[str, int]
 class Kernel:
     plan: Plan
     machine: Machine
+    even: bool
     def __init__(
         self,
         plan: Plan,

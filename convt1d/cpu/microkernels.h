@@ -140,20 +140,21 @@ typedef struct {
                   int stride);
     void (*fused_winograd)(const void *x, ptrdiff_t ldx, ptrdiff_t plane, const void *w, void *y, ptrdiff_t ldy,
                            const Sum *sum, ptrdiff_t n, const void *bias, const void *next, const Prefetch *prefetch,
-                           ptrdiff_t outputs, int stride, int plain);
+                           ptrdiff_t outputs, int stride, int apart);
     void (*interleave)(void *y, ptrdiff_t stride, const void *const *src, ptrdiff_t at, ptrdiff_t phases, ptrdiff_t n,
                        const void *bias);
     void (*deinterleave)(void *dst, ptrdiff_t ldd, const void *x, ptrdiff_t stride, ptrdiff_t phases, ptrdiff_t n);
     void (*unfold)(void *dst, ptrdiff_t ldd, const void *x, ptrdiff_t ldx, ptrdiff_t outputs, ptrdiff_t stride,
                    ptrdiff_t width, ptrdiff_t n);
     void (*copy)(void *dst, ptrdiff_t ldd, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ahead);
-    int (*pair)(void *both, ptrdiff_t ldd, ptrdiff_t plane, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n,
-                int plain, int odd_taps, ptrdiff_t d);
+    void (*pair)(void *both, ptrdiff_t ldd, ptrdiff_t plane, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n,
+                 const void *apart, int odd_taps, ptrdiff_t d);
     void (*weave)(void *y, const void *even, const void *odd, ptrdiff_t d, ptrdiff_t n, const void *bias);
     void (*gather)(void *out, ptrdiff_t ldo, const void *w, ptrdiff_t channel, ptrdiff_t tap, const ptrdiff_t *places,
                    ptrdiff_t rows, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t ahead);
-    int (*pair_taps)(void *out, ptrdiff_t ldo, ptrdiff_t plane, const void *taps, ptrdiff_t n, ptrdiff_t rows,
-                     ptrdiff_t ahead);
+    void (*pair_taps)(void *out, ptrdiff_t ldo, ptrdiff_t plane, const void *taps, ptrdiff_t n, ptrdiff_t rows,
+                      ptrdiff_t ahead);
+    void (*add_sizes)(void *sums, void *largest, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n);
     void (*correlate)(const void *const *rows, ptrdiff_t stride, ptrdiff_t nrows, const void *x, ptrdiff_t ldx,
                       void *c, ptrdiff_t ldc, ptrdiff_t steps, ptrdiff_t n, ptrdiff_t ahead);
     void (*dot)(const void *x, const void *const *rows, ptrdiff_t nrows, void *sums, ptrdiff_t lds, ptrdiff_t n);

@@ -4,8 +4,8 @@
     problem.py + machine.py  ->  kernels.choose  ->  Plan = Packing + Columns + Tile       once per layer and type
     Plan + batch and length  ->  cut             ->  Tiling                                once per shape
 
-Everything here is a pure function, but for two variables that force a choice: CONVT1D_KERNEL names a kernel and
-CONVT1D_TILE sets the columns of a tile. Only this file reads them.
+Everything here is a pure function, but for two variables that force a choice: CONVT1D_KERNEL names a kernel, or is
+"plain", and CONVT1D_TILE sets the columns of a tile. Only this file reads them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ from .tuning import BatchTuning
 WORKSPACE = 2 * 1024 * 1024
 X_BYTES = 1024 * 1024
 COLUMN_BYTES = 768 * 1024
+SMALL_BYTES = 128 * 1024
 BEYOND = 32  # numbers beyond a row's end that a microkernel may read: two vectors
+
+PLAIN = "plain"  # the value of CONVT1D_KERNEL for any kernel that adds up neither taps nor samples
 
 #: `Tile.in_place`: which tiles of x are read where they lie.
 NEVER, WHOLE_TILES, PARTS = 0, 1, 2
@@ -59,6 +62,8 @@ class Packing:
     planes: int  # rows of the tile for each row of x
     rows: int  # rows of columns that a block needs
     own: tuple[int, ...] = ()  # numbers that only this kernel reads, as its .pxd lists them
+    calls_blas: bool = False  # SciPy's BLAS is loaded with the first kernel that does
+    ratio: float = 0.0  # of the sizes of taps that the kernel adds up, at most; 0: it adds none
 
     def same(self, other: Packing) -> bool:
         """Whether weights packed for one serve the other."""
@@ -243,6 +248,7 @@ def lay_out(
     most: int | None = None,
     piece: int | None = None,
     own: tuple[int, ...] = (),
+    ratio: float = 0.0,
     **tile: Any,
 ) -> Plan:
     """The plan of a kernel that has made its choices.
@@ -266,6 +272,7 @@ def lay_out(
     piece : int, optional
         Channels that are loaded at a time at most.
     own : tuple of int
+    ratio : float
         See `Packing`.
     **tile
         Further fields of `Tile`.
@@ -285,8 +292,11 @@ def lay_out(
     width = leading_dimension(widest + (piece_taps - 1) * problem.step)
     channels = min(piece or problem.channels, X_BYTES // (width * problem.size * planes))
     if alignment > 1:
+        # one more plane, of what is kept apart, beside the columns and what else is small
+        room = WORKSPACE - SMALL_BYTES - held * leading_dimension(widest) * problem.size
+        channels = min(channels, room // (width * problem.size * (planes + 1)))
         channels = equal_parts(problem.channels, channels, 1)
-    packing = Packing(name, blocks, group_size, channels, piece_taps, taps, planes, held, own)
+    packing = Packing(name, blocks, group_size, channels, piece_taps, taps, planes, held, own, ratio=ratio)
     found = Tile(aim, widest, unit, machine.lanes(problem.size), **tile)
     return Plan(name, problem, packing, columns, found, alignment, residues)
 
@@ -322,9 +332,9 @@ def forced_choices() -> tuple[str, str]:
 def forced_kernel(names: tuple[str, ...]) -> str:
     """The kernel that CONVT1D_KERNEL names, or an empty string."""
     forced = os.environ.get("CONVT1D_KERNEL", "")
-    if forced and forced not in names:
-        raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join(names)}, got {forced!r}")
-    return forced
+    if forced and forced not in (*names, PLAIN):
+        raise ValueError(f"CONVT1D_KERNEL must be one of {', '.join((*names, PLAIN))}, got {forced!r}")
+    return "" if forced == PLAIN else forced
 
 
 # ---- one call -----------------------------------------------------------------------------------------------------
@@ -429,6 +439,8 @@ def workspace(plan: Plan, ldx: int, ldc: int) -> Workspace:
     """The layout of a thread's workspace."""
     packing, size = plan.packing, plan.problem.size
     columns = packing.planes * packing.piece_channels * ldx * size
+    if packing.planes > 1:  # what is kept apart, and where
+        columns += (packing.piece_channels + 2) * ldx * size
     sources = columns + packing.rows * ldc * size
     bias = sources + packing.rows * 8
     row = bias + packing.rows * size

@@ -53,6 +53,7 @@ class Problem:
     correlates: bool  # a convolution
     channels_last: bool  # the output's layout
     short: bool  # calls have few samples, see `plan.is_short`
+    plain: bool  # the weights allow plain products only, see `_tiles.Kernel.even`
 
     @property
     def lacking(self) -> int:
@@ -88,7 +89,11 @@ class Problem:
 
 
 def problem_of(
-    geometry: Geometry | ConvGeometry, dtype: np.dtype, channels_last: bool = False, short: bool = False
+    geometry: Geometry | ConvGeometry,
+    dtype: np.dtype,
+    channels_last: bool = False,
+    short: bool = False,
+    plain: bool = False,
 ) -> Problem:
     """The problem of a geometry in a compute type (float32/64, complex64/128).
 
@@ -98,6 +103,8 @@ def problem_of(
         Of the output, which is then interleaved across channels.
     short : bool
         For calls that `plan.is_short` says are.
+    plain : bool
+        For weights that allow plain products only.
     """
     parts = 2 if dtype.kind == "c" else 1
     found = branches(geometry)
@@ -129,4 +136,5 @@ def problem_of(
         correlates=correlates,
         channels_last=channels_last and geometry.out_channels > 1,  # the layouts of a single channel are the same
         short=short,
+        plain=plain,
     )

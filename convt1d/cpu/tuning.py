@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class TileTuning:
     """Sizes of tiles and weight blocks."""
 
@@ -26,7 +26,7 @@ class TileTuning:
     pieces_rows: int = 512  # rows of a block where x is loaded in pieces: every block loads x again
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class LoadTuning:
     """Which tiles of x are copied; "uses" are multiply-adds per sample of x."""
 
@@ -40,7 +40,7 @@ class LoadTuning:
     few_samples: int = 16  # merged signals with fewer are copied sample by sample
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class FusedTuning:
     """Longest sums (channels x taps) for which "fused" is chosen; 0: never."""
 
@@ -48,7 +48,7 @@ class FusedTuning:
     depth_of_one: int = 1024  # of a single branch
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class WinogradTuning:
     """When Winograd's products pay, and their tiles."""
 
@@ -70,7 +70,7 @@ class WinogradTuning:
     load_bound: bool = False  # a load takes as long as a multiply-add, and counts in the gain of fused products
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class GemmTuning:
     """BLAS."""
 
@@ -78,7 +78,7 @@ class GemmTuning:
     multiply_adds: int = 500_000  # of one product: OpenBLAS starts no threads of its own up to 2**19
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class GradientTuning:
     """The weights' gradient."""
 
@@ -91,7 +91,7 @@ class GradientTuning:
     along_time: float = 2.5  # cycles for a product along time, whose vector is not aligned
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class BatchTuning:
     """Short signals."""
 
@@ -100,7 +100,7 @@ class BatchTuning:
     short_samples: int = 32  # in all, below which larger packed weights do not pay
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class MemoryTuning:
     """Prefetch distances, and what the caches are thought to hold."""
 
@@ -113,7 +113,7 @@ class MemoryTuning:
     pack_serial: int = 500_000  # weights: fewer are packed on one thread
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, eq=False)
 class Tuning:
     """The numbers of one class of processors."""
 

@@ -244,6 +244,7 @@ def _define(name, settings, geometry_of):
     )
     def operator(input, weight, bias, *settings):
         *settings, kept = settings
+        _refuse_tangents(input, weight, bias)
         geometry, _ = _checked(geometry_of, input, weight, bias, settings)
         pack = pack_of(weight, bias, geometry, _kept.get(kept))
         y = pack.operator(_array(input), workers=torch.get_num_threads())
@@ -262,6 +263,7 @@ def _define(name, settings, geometry_of):
     )
     def backward(grad, input, weight, *settings):
         *settings, kept, needs = settings
+        _refuse_tangents(grad, input, weight)
         geometry, _ = _checked(geometry_of, input, weight, None, settings)
         pack = pack_of(weight, None, geometry, _kept.get(kept), backward=True)
         names = [name for name, need in zip(NEEDS, needs, strict=True) if need]
@@ -290,7 +292,38 @@ def _define(name, settings, geometry_of):
 
     operator.register_autograd(gradients, setup_context=save)
     backward.register_autograd(functools.partial(_second_gradients, operator, backward), setup_context=save_backward)
+
+    def by_torch(input, weight, bias, *settings):
+        return _by_torch(input, weight, bias, geometry_of(tuple(map(int, weight.shape)), *settings))
+
+    def backward_by_torch(grad, input, weight, *settings):
+        *settings, _, needs = settings
+        bias = weight.new_zeros(grad.shape[-2])
+        _, pull = torch.func.vjp(lambda *operands: by_torch(*operands, *settings), input, weight, bias)
+        return tuple(g if need else input.new_empty(0) for g, need in zip(pull(grad), needs, strict=True))
+
+    # Under the transforms of torch.func the operators are torch's own: of custom ones the tangents would be 0.
+    _transformed.impl(name, lambda *operands: by_torch(*operands[:-1]), "FuncTorchDynamicLayerFrontMode")
+    _transformed.impl(f"{name}_backward", backward_by_torch, "FuncTorchDynamicLayerFrontMode")
     return operator, backward
+
+
+_transformed = torch.library.Library("convt1d", "IMPL")
+
+
+def _refuse_tangents(*tensors):
+    """torch's rules for custom operators leave a tangent of forward mode behind: it would count as 0."""
+    if forward_ad._current_level >= 0 and any(map(_may_have_tangent, tensors)):
+        raise NotImplementedError(
+            "torch.ops.convt1d has no forward mode: call a layer of convt1d.torch, or convt1d.torch.conv_transpose1d"
+        )
+
+
+def _may_have_tangent(tensor):
+    try:
+        return tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None
+    except RuntimeError:  # torch does not say so of a tensor that is traced
+        return True
 
 
 def _second_gradients(operator, backward, ctx, u, v, b):
@@ -345,7 +378,7 @@ def conv1d(input, weight, bias, stride, padding, groups, dilation, padding_mode,
 
 def _is_torchs_own(input, weight, steps):
     """Whether torch's rules for custom operators do not reach (their tangents are 0), or a call is too small to pay."""
-    if torch.onnx.is_in_onnx_export() or forward_ad._current_level >= 0 or _transforms():
+    if torch.onnx.is_in_onnx_export() or forward_ad._current_level >= 0:
         return True
     if torch.compiler.is_compiling():
         return False

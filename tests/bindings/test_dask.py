@@ -252,10 +252,10 @@ W, B = np.ones((4, 6, 3)), np.ones(6)
             ValueError,
             ["x must have known chunks", "nan", "compute_chunk_sizes"],
         ),
-        ({"weight": da.from_array(W)}, TypeError, ["weight must be in memory", "weight.compute()"]),
+        ({"weight": da.from_array(W)}, TypeError, ["weight must be an array in memory", "weight.compute()"]),
         ({"weight": None}, TypeError, ["weight", "NoneType|object"]),
         ({"weight": np.ones((4, 6))}, ValueError, ["weight must be 3-D", r"\(4, 6\)"]),
-        ({"bias": da.from_array(B)}, TypeError, ["bias must be in memory", "bias.compute()"]),
+        ({"bias": da.from_array(B)}, TypeError, ["bias must be an array in memory", "bias.compute()"]),
         ({"bias": np.ones(5)}, ValueError, ["bias", r"\(6,\)", r"\(5,\)"]),
         ({"bias": B * 1j}, TypeError, ["bias", "complex128", "float64"]),
         ({"stride": 0}, ValueError, ["stride", "at least 1", "0"]),
@@ -402,3 +402,27 @@ def test_documentation(tmp_path):
             [sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
         )
         assert (done.returncode, done.stdout) == (0, shown), done.stderr
+
+
+@pytest.mark.parametrize("shape", [(1000, 2), (3, 1000, 2)])
+def test_a_layer_and_channels_last(shape):
+    layer = convt1d.ConvTranspose1d(2, 3, 5, stride=2, padding=(1, 2), padding_mode="reflect", dtype=float, rng=0)
+    x = np.random.default_rng(0).standard_normal(shape)
+    chunks = (*((1,) * len(shape[:-2])), 300, 2)
+    expected = layer(x, channels_last=True)
+    da.utils.assert_eq(convt1d.dask.apply(layer, da.from_array(x, chunks), channels_last=True), expected)
+    y = convt1d.dask.apply(layer, da.from_array(x.swapaxes(-1, -2), (*chunks[:-2], 2, 300)))
+    da.utils.assert_eq(y.swapaxes(-1, -2), expected)
+    settings = {"stride": 2, "padding": (1, 2), "padding_mode": "reflect", "channels_last": True}
+    y = convt1d.dask.conv_transpose1d(da.from_array(x, chunks), layer.weight, layer.bias, **settings)
+    da.utils.assert_eq(y, expected)
+    with pytest.raises(TypeError, match="layer must be a ConvTranspose1d, got ndarray"):
+        convt1d.dask.apply(layer.weight, da.ones((2, 10)))
+
+
+def test_functions_in_memory_name_this_one():
+    """A dask array would be loaded whole."""
+    layer, x = convt1d.ConvTranspose1d(2, 3, 5), da.ones((2, 10))
+    for call in (layer, lambda x: convt1d.conv_transpose1d(x, layer.weight), layer.stream().process):
+        with pytest.raises(TypeError, match=r"got dask's Array: .*\.compute\(\).* convt1d\.dask\.conv_transpose1d"):
+            call(x)

@@ -66,6 +66,53 @@ def test_transforms(name, arguments):
         torch.testing.assert_close(a, b)
 
 
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_the_operator_itself(name):
+    """What torch finds under torch.ops: right, or refused; never a tangent of 0."""
+
+    class Raw(nn.ConvTranspose1d):
+        def forward(self, x):
+            settings = self.stride, self.padding, self.output_padding, self.groups, self.dilation, "zeros", 0
+            return torch.ops.convt1d.conv_transpose1d(x, self.weight, self.bias, *settings)
+
+    theirs, _, x = twins(LAYERS[1])
+    raw = Raw(*LAYERS[1]).double()
+    raw.load_state_dict(theirs.state_dict())
+    if name in ("linearize", "forward mode"):
+        raw.requires_grad_(False)
+        with pytest.raises(NotImplementedError, match=r"torch\.ops\.convt1d has no forward mode"):
+            TRANSFORMS[name](raw, x)
+        return
+    leaves = torch.utils._pytree.tree_leaves
+    for a, b in zip(*(leaves(TRANSFORMS[name](module, x)) for module in (raw, theirs)), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_operator_of_gradients_itself():
+    """As torch's own layer, under vmap, and its tangents."""
+    theirs, mine, x = twins(LAYERS[1])
+    for module in (theirs, mine):
+        x.requires_grad_()
+        y = module(x)
+        many = torch.autograd.grad(
+            y, (x, module.weight), torch.stack([y.detach(), y.detach() ** 2]), is_grads_batched=True
+        )
+        if module is theirs:
+            expected = many
+    torch.testing.assert_close(many, expected)
+    settings = mine.stride, mine.padding, mine.output_padding, mine.groups, mine.dilation, "zeros", 0
+    weight, x, grad = mine.weight.detach(), x.detach(), y.detach()
+
+    def gradients(x):
+        return torch.ops.convt1d.conv_transpose1d_backward(grad, x, weight, *settings, [True, True, False])[1]
+
+    by_grad, tangent = func.jvp(gradients, (x,), (2 * x,))  # the weights' gradient is linear in x
+    torch.testing.assert_close(by_grad, gradients(x))
+    torch.testing.assert_close(tangent, 2 * by_grad)
+    with torch.autograd.forward_ad.dual_level(), pytest.raises(NotImplementedError, match="no forward mode"):
+        gradients(torch.autograd.forward_ad.make_dual(x, x))
+
+
 @pytest.mark.parametrize("mode", ["reflect", "replicate", "circular"])
 @pytest.mark.parametrize("padding", [0, 3, (1, 4)])
 def test_the_tangent_of_a_linear_layer_is_itself(mode, padding):

@@ -114,6 +114,7 @@ def test_vectors(fake, cases, monkeypatch, kernel, workspace):
         assert used >= {"direct4", "direct8", "direct16", "interleave", "product"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("name", ["float64", "float16", "bfloat16", "complex128"])
 def test_vectors_in_other_types(fake, cases, monkeypatch, name, kernel):
@@ -182,6 +183,7 @@ def test_large(fake, monkeypatch, name, mode):
 # --- what must hold of every result --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DTYPES)
 @pytest.mark.parametrize("kernel", NAMES)
 def test_order_of_threads_and_blocks_does_not_matter(fake, monkeypatch, kernel, name):
@@ -243,6 +245,7 @@ def test_close_to_float64(fake, monkeypatch, name):
         assert np.all(np.abs(y - expected) <= rounding * np.abs(expected) + single * np.abs(expected).max()), kernel
 
 
+@pytest.mark.slow
 def test_half_types_round_as_numpy_does(fake):
     """Load and store, through a kernel of one tap: all halves there and back; and ties, subnormals, inf and NaN."""
     given = {"stride": 1, "padding": 0, "output_padding": 0, "groups": 1, "dilation": 1, "padding_mode": "zeros"}
@@ -376,6 +379,7 @@ def test_fused_vectors(fake, cases, monkeypatch, precision):
     assert set(fake.log) <= {f"fused64_{precision}", f"fused128_{precision}", "reduce"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=" ".join)
 @pytest.mark.parametrize("name", TILES)
 def test_fused_tiles(fake, monkeypatch, name, kind):
@@ -407,6 +411,7 @@ def test_fused_input_off_a_boundary(fake, monkeypatch, kind, offset):
     np.testing.assert_array_equal(y, expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS, ids=" ".join)
 def test_fused_order_does_not_matter(fake, monkeypatch, kind):
     """To the last bit, of fractions, as above."""

@@ -125,3 +125,36 @@ def test_a_sample_has_the_same_bits_in_a_longer_signal(force, kernel, stride, dt
                 if done > 0:
                     part = convt1d.conv_transpose1d(x[:, :length], w, stride=stride)
                     np.testing.assert_array_equal(part[:, :done], whole[:, :done])
+
+
+@pytest.mark.parametrize("sample", [1e25, -1e4, np.inf, np.nan])
+@pytest.mark.parametrize(
+    ("geometry", "more"),
+    [
+        ((128, 64, 4, 2), {}),
+        ((512, 64, 16, 8), {}),
+        ((256, 256, 7, 1), {}),
+        ((256, 256, 7, 1), {"dilation": 3}),
+        ((64, 64, 4, 1), {}),
+    ],
+)
+def test_one_sample_changes_no_bits_out_of_its_reach(geometry, more, sample):
+    """However a signal is cut, and whatever the sample: the whole signal, a stream and a batch agree."""
+    c_in, c_out, K, stride = geometry
+    layer = convt1d.ConvTranspose1d(c_in, c_out, K, stride=stride, rng=0, **more)
+    reach = more.get("dilation", 1) * (K - 1) + 1
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((2, c_in, 700)).astype("f4")
+    without = layer(x)
+    for at in (398, 399):
+        other = x.copy()
+        other[0, 3, at] = sample
+        y = layer(other)
+        for beyond in (slice(at * stride), slice(at * stride + reach, None)):
+            np.testing.assert_array_equal(y[..., beyond], without[..., beyond])
+        np.testing.assert_array_equal(y[0], layer(other[0], workers=2))
+        for chunk in (100, 133):
+            stream = convt1d.ConvTranspose1dStream(layer)
+            pieces = [stream.process(other[..., i : i + chunk]) for i in range(0, 700, chunk)]
+            found = np.concatenate(pieces, axis=-1)
+            np.testing.assert_array_equal(found, y[..., : found.shape[-1]])

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Numbers: precision, and how far NaN, inf and large values reach."""
 
+import json
+import pathlib
+
 import ml_dtypes
 import naive
 import numpy as np
@@ -131,3 +134,161 @@ def test_no_finite_sum_becomes_infinite(dtype, tap, sample, geometry):
     ):
         assert np.isfinite(y).all()
         assert np.abs(y).max() >= 0.999 * largest
+
+
+# Layers that use Winograd's products where their taps allow it, and the same for convolutions
+PAIRED = [(64, 32, 4, 2), (512, 256, 16, 8), (128, 64, 3, 1), (256, 128, 10, 5), (128, 1, 256, 64)]
+
+
+def errors(x, w, stride, bias=None):
+    """Of the default kernel: errors, and what they may be, as docs/reliability.md has it; sums of |products|."""
+    w64, x64 = w.astype(float), x.astype(float)
+    exact, size = (plain_sums(a, b, stride) for a, b in ((x64, w64), (abs(x64), abs(w64))))
+    offset = 0 if bias is None else bias.astype(float)[:, None]
+    y = convt1d.conv_transpose1d(x, w, bias, stride=stride)
+    terms = w.shape[0] * -(-w.shape[2] // stride) + 1
+    return abs(y - exact - offset), 4 * np.sqrt(terms) * np.finfo(x.dtype).eps * (size + abs(offset)), size
+
+
+def plain_sums(x, w, stride, dilation=1):
+    """The definition, one tap at a time."""
+    last = (x.shape[-1] - 1) * stride
+    y = np.zeros((*x.shape[:-2], w.shape[1], last + dilation * (w.shape[2] - 1) + 1))
+    for k in range(w.shape[2]):
+        y[..., dilation * k : dilation * k + last + 1 : stride] += w[..., k].T @ x
+    return y
+
+
+def silence(rng, x, w, stride):
+    x[..., : rng.integers(90, 100)] = 0
+
+
+def silence_and_zero_taps(rng, x, w, stride):
+    silence(rng, x, w, stride)
+    w[..., slice(stride) if rng.integers(2) else slice(-stride, None)] = 0
+
+
+def window(rng, x, w, stride):
+    silence(rng, x, w, stride)
+    w *= np.hanning(w.shape[2] + 1)[:-1]
+
+
+def ramp(rng, x, w, stride):
+    w[..., stride:] *= 1e4
+
+
+def scales_of_taps(rng, x, w, stride):
+    w *= 10.0 ** rng.uniform(-15, 15, w.shape[2])
+
+
+def scales_of_samples(rng, x, w, stride):
+    x *= 10.0 ** rng.uniform(-15, 15, x.shape[2])
+
+
+def one_large_sample(rng, x, w, stride):
+    w[rng.random(w.shape) < 0.7] = 0
+    x[0, rng.integers(x.shape[1]), 50 + rng.integers(2)] = 10.0 ** rng.uniform(3, 19)
+
+
+def one_large_weight(rng, x, w, stride):
+    silence(rng, x, w, stride)
+    w[rng.integers(len(w)), 0, rng.integers(w.shape[2])] = 1.8e19
+
+
+def impulse(rng, x, w, stride):
+    x[...] = 0
+    x[0, rng.integers(x.shape[1]), 50 + rng.integers(2)] = rng.standard_normal()
+
+
+@pytest.mark.parametrize("geometry", PAIRED)
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        silence,
+        silence_and_zero_taps,
+        window,
+        ramp,
+        scales_of_taps,
+        scales_of_samples,
+        one_large_sample,
+        one_large_weight,
+        impulse,
+    ],
+)
+def test_a_sample_leaves_no_error_where_it_is_not_needed(spoil, geometry):
+    """Element by element: what the definition keeps apart stays apart, and silence is silent."""
+    c_in, c_out, K, stride = geometry
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        x, w = rng.standard_normal((1, c_in, 120)), rng.standard_normal((c_in, c_out, K))
+        spoil(rng, x, w, stride)
+        bias = rng.standard_normal(c_out).astype("f4") if seed % 2 else None
+        found, allowed, size = errors(x.astype("f4"), w.astype("f4"), stride, bias)
+        assert (found <= allowed).all(), (found / np.maximum(allowed, 1e-300)).max()
+        if spoil is not one_large_weight:
+            assert (found[size == 0] == 0).all()
+
+
+@pytest.mark.parametrize("geometry", [(64, 64, 4, 1), (256, 256, 3, 1), (512, 256, 16, 8)])
+@pytest.mark.parametrize("taps", ["first", "last"])
+def test_gradients_of_silence_are_silent(geometry, taps):
+    """grad_x and conv1d, which are one computation."""
+    c_in, c_out, K, stride = geometry
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal((c_in, c_out, K)).astype("f4")
+    w[..., slice(stride) if taps == "first" else slice(-stride, None)] = 0
+    for silent in (100, 101):
+        g = rng.standard_normal((1, c_out, 200 * stride + K - stride)).astype("f4")
+        g[..., : silent * stride] = 0
+        for grad in (g, np.ascontiguousarray(g[..., ::-1])):
+            x = np.ones((1, c_in, 200), "f4")
+            grad_x, *_ = convt1d.conv_transpose1d_backward(grad, x, w, stride=stride, needs=["x"])
+            np.testing.assert_array_equal(grad_x, convt1d.conv1d(grad, w, stride=stride))
+            size = convt1d.conv1d(abs(grad).astype(float), abs(w).astype(float), stride=stride)
+            exact = convt1d.conv1d(grad.astype(float), w.astype(float), stride=stride)
+            assert (grad_x[size == 0] == 0).all()
+            assert (abs(grad_x - exact) <= 4 * np.sqrt(c_out * K) * np.finfo("f4").eps * size).all()
+
+
+@pytest.mark.parametrize("geometry", PAIRED)
+def test_an_impulse_returns_the_kernel(geometry):
+    """To the last bit."""
+    c_in, c_out, K, stride = geometry
+    layer = convt1d.ConvTranspose1d(c_in, c_out, K, stride=stride, bias=False, rng=0)
+    for at in (40, 41):
+        x = np.zeros((1, c_in, 70), "f4")
+        x[0, 7, at] = 1
+        np.testing.assert_array_equal(layer(x)[0, :, at * stride : at * stride + K], layer.weight[7])
+
+
+def test_plain_products_are_a_setting(monkeypatch):
+    monkeypatch.setenv("CONVT1D_KERNEL", "plain")
+    layer = convt1d.ConvTranspose1d(64, 32, 4, stride=2, rng=0)
+    layer(np.zeros((64, 100), "f4"))
+    ((kernel, _),) = layer._operator._kernels.values()
+    assert "winograd" not in kernel.plan.kernel
+    monkeypatch.setenv("CONVT1D_KERNEL", "other")
+    with pytest.raises(ValueError, match="gemm, direct, plain, got 'other'"):
+        convt1d.conv1d(np.zeros((1, 4)), np.zeros((1, 1, 2)))
+
+
+LAYERS = json.loads((pathlib.Path(__file__).parents[2] / "bench" / "layers.json").read_text())["layers"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spoil", [scales_of_taps, window, silence])
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case[0])
+def test_real_layers_keep_the_bound(case, spoil):
+    """All layers of bench/layers.json, with up to 512 channels in and out, as the package chooses their kernels."""
+    _, _, c_in, c_out, K, stride, _, _, dilation, groups, _ = case
+    c_in, c_out = min(c_in, 512), min(c_out, 512)
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, c_in, 120)), rng.standard_normal((c_in, c_out // groups, K))
+    spoil(rng, x, w, stride)
+    x, w = x.astype("f4"), w.astype("f4")
+    y = convt1d.conv_transpose1d(x, w, stride=stride, dilation=dilation, groups=groups)
+    parts = list(zip(np.split(x.astype(float), groups, 1), np.split(w.astype(float), groups), strict=True))
+    exact = np.concatenate([plain_sums(*part, stride, dilation) for part in parts], 1)
+    size = np.concatenate([plain_sums(*map(abs, part), stride, dilation) for part in parts], 1)
+    terms = c_in // groups * -(-K // stride) + 1
+    assert (abs(y - exact) <= 4 * np.sqrt(terms) * np.finfo("f4").eps * size).all()

@@ -106,6 +106,7 @@ print("all", len(cases))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("level", ["0", "1", "2"])
 def test_residue_classes_on_every_instruction_set(level):
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-k", "residue_classes", str(HERE / "test_convolution.py")]

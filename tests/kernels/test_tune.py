@@ -6,7 +6,7 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import machines
@@ -147,7 +147,7 @@ def test_the_row_can_be_pasted(modules):
     proposed = {"transposes": "avx512", "winograd.gain": math.inf, "winograd.depth": 48, "load.copy_above": 512}
     text = tune.expression(ROW, proposed, "a machine, 2026-11")
     found = eval(ast.unparse(ast.parse(text).body[0].value), {"replace": replace, "ZEN4": ROW})
-    assert found == replace(sweeps.with_values(ROW, proposed), measured="a machine, 2026-11")
+    assert asdict(found) == asdict(replace(sweeps.with_values(ROW, proposed), measured="a machine, 2026-11"))
 
 
 def test_script(tmp_path):

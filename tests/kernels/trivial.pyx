@@ -22,15 +22,14 @@ cdef inline Py_ssize_t taps_of(const Layer *layer, const Block *block, Py_ssize_
     return layer.shape.taps if row < block.long_rows else layer.shape.taps - 1
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
-                     Py_ssize_t c1, real *out) noexcept nogil:
+cdef inline void pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                      Py_ssize_t c1, real *out, real *sizes) noexcept nogil:
     cdef Py_ssize_t r, c, m, taps = layer.shape.taps
     for r in range(block.rows):
         for c in range(c0, c1):
             for m in range(taps_of(layer, block, r)):
                 gather[real](layer, weights, row + r, 1, c, c + 1, m, m + 1, taps,
                              out + (r * layer.shape.channels + c) * taps + m, 0)
-    return 0
 
 
 cdef inline void run(const Layer *layer, const Call *call, const Block *block, Tile *tile,

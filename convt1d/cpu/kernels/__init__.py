@@ -16,7 +16,7 @@ import numpy as np
 
 from ...geometry import ConvGeometry, Geometry
 from ..machine import Machine
-from ..plan import Kernel, Plan, Refusal, forced_choices, forced_kernel
+from ..plan import PLAIN, Kernel, Plan, Refusal, forced_choices, forced_kernel
 from ..problem import Problem, problem_of
 from . import direct, fused, fused_winograd, gemm, winograd
 
@@ -46,11 +46,13 @@ def plan_for(
     machine: Machine,
     channels_last: bool = False,
     short: bool = False,
+    plain: bool = False,
 ) -> Plan:
     """The plan of a geometry in a compute type; see `problem.problem_of`. The last 256 plans are remembered."""
-    return _plan(geometry, dtype, machine, channels_last, short, KERNELS, *forced_choices())
+    forced, tile = forced_choices()
+    return _plan(geometry, dtype, machine, channels_last, short, plain or forced == PLAIN, KERNELS, forced, tile)
 
 
 @functools.lru_cache(256)
-def _plan(geometry, dtype, machine, channels_last, short, *_):  # type: ignore[no-untyped-def]
-    return choose(problem_of(geometry, dtype, channels_last, short), machine)
+def _plan(geometry, dtype, machine, channels_last, short, plain, *_):  # type: ignore[no-untyped-def]
+    return choose(problem_of(geometry, dtype, channels_last, short, plain), machine)

@@ -15,8 +15,8 @@ from convt1d.cpu._tile cimport (
 )
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
-                     Py_ssize_t c1, real *out) noexcept nogil:
+cdef inline void pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                      Py_ssize_t c1, real *out, real *sizes) noexcept nogil:
     cdef Py_ssize_t channels = layer.shape.channels, taps = layer.shape.taps, others = block.rows - block.long_rows
     cdef Py_ssize_t m0 = 0, m1, short, first, past, lo, hi
     cdef real *to
@@ -34,7 +34,6 @@ cdef inline int pack(const Layer *layer, const Block *block, const Weights *weig
             first = past
         out += block.long_rows * pairs(layer, 0, channels, m0, m1) + others * channels * (short - m0)
         m0 = m1
-    return 0
 
 
 cdef inline void pack_rows(const Layer *layer, const Weights *weights, const Row *row, Py_ssize_t rows,

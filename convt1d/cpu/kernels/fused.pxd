@@ -19,8 +19,8 @@ ctypedef void (*store_function)(const Layer *layer, const Block *block, const Su
                                 void *y, Py_ssize_t ldy, Py_ssize_t at, Py_ssize_t n) noexcept nogil
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
-                     Py_ssize_t c1, real *out) noexcept nogil:
+cdef inline void pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                      Py_ssize_t c1, real *out, real *sizes) noexcept nogil:
     cdef Py_ssize_t taps = layer.shape.taps, channels = layer.shape.channels, o = 0, r, width, half, rows, m0, m1
     cdef Py_ssize_t common = taps if block.long_branches == block.branches else taps - 1
     cdef Row some[8]
@@ -38,7 +38,6 @@ cdef inline int pack(const Layer *layer, const Block *block, const Weights *weig
                          out + width * rows * pairs(layer, 0, c0, m0, m1), width * rows * channels * common)
             out += width * rows * pairs(layer, 0, channels, m0, m1)
         o += width
-    return 0
 
 
 cdef inline void store_tile(const Layer *layer, const Call *call, const Block *block, const Sum *sum, Tile *tile,

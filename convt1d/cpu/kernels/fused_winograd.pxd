@@ -5,7 +5,7 @@ Packed weights of a block:
 
     [register block of outputs] [pair] [c] [a + b | b | a] [output] [branch]
 
-own: the taps of a branch.
+own: as winograd.pxd has it.
 """
 
 from convt1d.cpu._microkernels cimport Sum, fused_block, real
@@ -17,19 +17,18 @@ from convt1d.cpu.kernels cimport winograd
 from convt1d.cpu.kernels.fused cimport store_function, store_tile
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
-                     Py_ssize_t c1, real *out) noexcept nogil:
+cdef inline void pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                      Py_ssize_t c1, real *out, real *sizes) noexcept nogil:
     cdef Py_ssize_t channels = layer.shape.channels, r = 0, width, p
-    cdef bint ordinary = True
     while r < block.rows:
         width = block.branches * fused_block(layer.microkernels.sizes.rows, <int>block.branches,
                                              (block.rows - r) // block.branches, channels)
         for p in range(layer.shape.taps):
-            ordinary &= winograd.pack_pairs[real](layer, weights, row + r, width, c0, c1, p, p + 1, 3 * width, width,
-                                                  out + 3 * width * c0, 3 * width * channels * layer.shape.taps)
+            winograd.pack_pairs[real](layer, weights, row + r, width, c0, c1, p, p + 1, 3 * width, width,
+                                      out + 3 * width * c0, 3 * width * channels * layer.shape.taps,
+                                      sizes + r * layer.own[0])
             out += 3 * width * channels
         r += width
-    return 0 if ordinary else winograd.PLAIN
 
 
 cdef inline void store(const Layer *layer, const Block *block, const Sum *sum, Tile *tile, const real *w, real *y,
@@ -38,7 +37,7 @@ cdef inline void store(const Layer *layer, const Block *block, const Sum *sum, T
     cdef const real *next = NULL if tile.prefetch.next_tile == 0 else x + tile.prefetch.next_tile + 2 * at
     layer.microkernels.fused_winograd(x + at, tile.ldx, layer.shape.channels * tile.ldx, w, y, ldy, sum, n, tile.bias,
                                       next, &tile.prefetch, block.outputs, <int>block.branches,
-                                      tile.form == winograd.PLAIN)
+                                      tile.form == winograd.APART)
 
 
 cdef inline void run(const Layer *layer, const Call *call, const Block *block, Tile *tile,

@@ -51,6 +51,7 @@ def plan(problem: Problem, machine: Machine, forced: str = "") -> Plan | Refusal
         # sums do not go on from piece to piece: no wider than needs none
         most=max(unit, parts.X_BYTES // (problem.channels * 3 * problem.size) - leading_dimension(problem.taps // 2)),
         own=(problem.taps,),
+        ratio=winograd.ratio(forced),
         edge=tuning.winograd.edge_columns,
     )
     return replace(found, consistent=False, multiplications=winograd.multiplications(problem))

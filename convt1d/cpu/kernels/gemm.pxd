@@ -18,14 +18,13 @@ from convt1d.cpu._tile cimport (
 )
 
 
-cdef inline int pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
-                     Py_ssize_t c1, real *out) noexcept nogil:
+cdef inline void pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
+                      Py_ssize_t c1, real *out, real *sizes) noexcept nogil:
     cdef Py_ssize_t taps = layer.shape.taps, m, rows
     for m in range(taps):
         rows = block.rows if m < taps - 1 else block.long_rows
         gather[real](layer, weights, row, rows, c0, c1, m, m + 1, taps, out + c0 * rows, 0)
         out += layer.shape.channels * rows
-    return 0
 
 
 cdef inline void run(const Layer *layer, const Call *call, const Block *block, Tile *tile,

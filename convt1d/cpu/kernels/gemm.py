@@ -39,5 +39,5 @@ def plan(problem: Problem, machine: Machine, forced: str = "") -> Plan | Refusal
         run=parts.usual_run(problem, machine),
         unit=machine.unit(problem.size),
     )
-    packing = replace(found.packing, own=(tuning.gemm.multiply_adds, found.packing.rows))
+    packing = replace(found.packing, own=(tuning.gemm.multiply_adds, found.packing.rows), calls_blas=True)
     return replace(found, packing=packing, consistent=False)

@@ -18,6 +18,7 @@ sums are long and samples are used often (a Zen 4, 2026-11).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -29,6 +30,9 @@ from ..plan import Plan, Refusal
 from ..problem import Problem
 
 name = "winograd"
+MOST_TAPS = 64  # of a branch
+FEWEST_CHANNELS = 4
+RATIO = 4.0  # of the sizes of two taps of a pair, at most
 consistent = False  # chunks of less than `short_samples` samples are multiplied as they are
 
 
@@ -56,6 +60,7 @@ def plan(problem: Problem, machine: Machine, forced: str = "") -> Plan | Refusal
         residues=problem.step,
         planes=planes,
         own=(problem.taps,),
+        ratio=ratio(forced),
         # a piece loads its long history again for each block: no wider than needs none, where that is wide enough
         most=whole_columns(problem, planes) if problem.step > 1 else None,
     )
@@ -66,7 +71,9 @@ def plan(problem: Problem, machine: Machine, forced: str = "") -> Plan | Refusal
 
 def unfit(problem: Problem, machine: Machine) -> str:
     """Why there are no pairs of taps to multiply; empty if there are."""
-    most = machine.tuning.winograd.taps
+    most = min(machine.tuning.winograd.taps, MOST_TAPS)
+    if problem.plain:
+        return "products are to be plain"
     if problem.step > MOST_RESIDUES:
         return f"the taps of a branch are {problem.step} input samples apart, more than {MOST_RESIDUES}"
     if problem.step > 1 and (problem.stride > 1 or problem.channels_last):
@@ -76,6 +83,11 @@ def unfit(problem: Problem, machine: Machine) -> str:
     if problem.lacking:
         return "some rows of x lack a tap"
     return ""
+
+
+def ratio(forced: str) -> float:
+    """`Packing.ratio`: any for kernels that are asked for by name."""
+    return math.inf if "winograd" in forced else RATIO
 
 
 def products(taps: int) -> int:
@@ -135,11 +147,11 @@ def gain(problem: Problem, machine: Machine) -> float:
 
 def estimate(problem: Problem, machine: Machine, fused_rows: int = 0) -> float:
     """The gain from counting multiply-adds, with the interleave apart or (not 0) fused in register blocks of so many
-    rows. 0.5 for sums so short that other costs decide.
+    rows. 0.5 for sums so short that other costs decide, and for so few channels that one often outweighs the others.
     """
     costs = machine.tuning.winograd
     channels, taps = problem.channels, problem.taps
-    if channels * ceil_div(taps, 2) < costs.depth:
+    if channels * ceil_div(taps, 2) < costs.depth or channels < FEWEST_CHANNELS:
         return 0.5
     long, others = problem.outputs * problem.long, problem.outputs * (problem.count - problem.long)
     odd = long if taps % 2 else others  # rows with an odd tap
