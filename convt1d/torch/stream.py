@@ -198,8 +198,9 @@ def _node(target: Any, arguments: list[Any], options: Any, shapes: list[Any], sh
         return Node("sin", [x])
     if kind is _aten.pow and others == [2]:
         return Node("square", [x])
-    if kind is _aten.slice and (options or {}) == {}:
-        dim, start, stop, step = (*others, *(0, None, None, 1)[len(others) :])
+    if kind is _aten.slice and not options:
+        given: list[Any] = [*others, *[0, None, None, 1][len(others) :]]
+        dim, start, stop, step = given
         length = shapes[0][dim]
         start, stop, _ = slice(start, stop).indices(length)
         if step == 1 and (start, stop) == (0, length):
