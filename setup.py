@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: MIT
-"""The extension modules: OpenMP flags, stable ABI, coverage; everything else is in pyproject.toml."""
+"""The extension modules: OpenMP flags, stable ABI, coverage; everything else is in pyproject.toml.
+
+prange is compiled as OpenMP. But on Windows the modules link to no runtime: convt1d/cpu/libgomp_team.c stands for it.
+"""
 
 import os
 import sys
@@ -8,19 +11,16 @@ from glob import glob
 
 from setuptools import Extension, setup
 
-FLAGS = {
-    "linux": (["-O3", "-fopenmp"], ["-fopenmp"]),
-    "darwin": (["-O3", "-Xpreprocessor", "-fopenmp"], ["-lomp"]),
-    "win32": (["/O2", "/openmp"], []),
-}
-compile_args, link_args = FLAGS.get(sys.platform, (["-O3"], []))
+OPENMP = {"darwin": ["-Xpreprocessor", "-fopenmp"], "win32": ["/openmp"]}
+compile_args, link_args = ["/O2" if sys.platform == "win32" else "-O3"], []
+# CONVT1D_OPENMP=0 builds without OpenMP: the same results on one thread.
+openmp = os.environ.get("CONVT1D_OPENMP", "1") != "0"
+if openmp:
+    compile_args += OPENMP.get(sys.platform, ["-fopenmp"])
 # Python's own flags ask for debug symbols, five sixths of the extensions' bytes; CFLAGS=-g keeps them.
 if sys.platform != "win32" and "-g" not in os.environ.get("CFLAGS", "").split():
     compile_args = [*compile_args, "-g0", "-fno-asynchronous-unwind-tables"]
     link_args = [*link_args, *["-Wl,-s"] * (sys.platform == "linux")]
-# CONVT1D_OPENMP=0 builds without OpenMP: the same results on one thread.
-if os.environ.get("CONVT1D_OPENMP", "1") == "0":
-    compile_args, link_args = [flag for flag in compile_args if "O" in flag and "openmp" not in flag], []
 # CONVT1D_COVERAGE=1 counts how often each line of C runs (.ci/coverage).
 if os.environ.get("CONVT1D_COVERAGE", "0") == "1":
     # atomic: prange's threads count too
@@ -32,24 +32,28 @@ if os.environ.get("CONVT1D_COVERAGE", "0") == "1":
 abi3 = sys.implementation.name == "cpython" and not sysconfig.get_config_var("Py_GIL_DISABLED")
 major, minor = sys.version_info[:2]
 
+modules = {name: [f"convt1d/cpu/{name}.pyx"] for name in ("_correlate", "_runtime", "_tiles")}
+if openmp and sys.platform != "win32":
+    modules["libgomp_team"] = ["convt1d/cpu/libgomp_team.c"]
+
 setup(
     ext_modules=[
         Extension(
             f"convt1d.cpu.{name}",
-            [f"convt1d/cpu/{name}.pyx"],
+            sources,
             depends=[
                 path
                 for pattern in ("*.h", "*.inc", "*.pxd")
                 for path in glob(f"convt1d/cpu/**/{pattern}", recursive=True)
             ],
-            include_dirs=["convt1d/cpu"],
+            include_dirs=["convt1d/cpu", *["convt1d/cpu/openmp"] * (sys.platform != "win32")],
             define_macros=[("Py_LIMITED_API", f"0x{major:02X}{minor:02X}0000")] if abi3 else [],
             py_limited_api=abi3,
             # the work is in the microkernels; around them -O3 makes a third more code and nothing faster
             extra_compile_args=["-O2" if flag == "-O3" and name != "_runtime" else flag for flag in compile_args],
             extra_link_args=link_args,
         )
-        for name in ("_correlate", "_runtime", "_tiles")
+        for name, sources in modules.items()
     ],
     options={"bdist_wheel": {"py_limited_api": f"cp{major}{minor}"} if abi3 else {}},
 )

@@ -32,7 +32,7 @@ class Activation:
 
     Parameters
     ----------
-    a, b : float or array_like, shape (C,)
+    a, b : float or array_like, shape (C,), default 0.0
         The numbers of its formula, see microkernels/activate.inc.
 
     Notes
@@ -205,7 +205,7 @@ class LeakyReLU(Activation):
 
     Parameters
     ----------
-    slope : float
+    slope : float, default 0.01
         The ``negative_slope`` of torch.
 
     Examples
@@ -232,7 +232,7 @@ class ELU(Activation):
 
     Parameters
     ----------
-    alpha : float
+    alpha : float, default 1.0
         What it tends to for x far below 0, with a minus.
 
     Examples

@@ -174,7 +174,7 @@ class Sum:
     ----------
     *branches : ConvTranspose1d, Conv1d, Activation, Chain, Sum or callable
         As the steps of a `Chain`. ``Chain()`` is the input itself: a residual unit is ``Sum(Chain(), Chain(...))``.
-    scale : float
+    scale : float, default 1.0
         What the sum is multiplied by, such as 1/3 for a mean of three.
 
     Attributes

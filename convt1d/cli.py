@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import sound
+from . import files, sound
 from .files import check_regular
 from .geometry import SETTINGS
 from .padding import MODES
@@ -219,7 +219,7 @@ def _add_upsample(commands):
         "--padding-mode", metavar="MODE", default="reflect", help=f"{', '.join(MODES)}; default reflect"
     )
     _add_file_options(upsample)
-    upsample.set_defaults(run=_apply, weights=None, name=None, bias=None, per_channel=True)
+    upsample.set_defaults(run=_apply, weights=None, name=None, bias=None, conv=False, per_channel=True)
 
 
 def _add_bench(commands):
@@ -240,21 +240,22 @@ def _add_bench(commands):
     _add_options(bench)
     bench.add_argument("--length", metavar="INT", type=int, default=200, help="input samples; default 200")
     bench.add_argument("--workers", metavar="INT", type=int, default=1, help="threads; default 1")
-    bench.set_defaults(run=_bench, bias=None)
+    bench.set_defaults(run=_bench, bias=None, conv=False)
 
 
 def _add_apply(commands):
     apply = commands.add_parser(
         "apply",
         help="apply weights to a .npy or .wav file",
-        description="Apply a transposed convolution to a .npy or .wav file.",
+        description="Apply a transposed convolution, or with --conv a convolution, to a .npy or .wav file.",
         epilog=(
             "Shapes: the weights are (C_in, C_out/groups, K). A .npy input is (L,), (C, L) or (N, C, L), and "
             "the output keeps that form; only (L,) becomes (C_out, L_out) if C_out > 1. "
             "Wave files: integer samples are scaled to [-1, 1); the output is 32-bit float, and its rate is "
-            "the input's times the stride. A .npz file holds the array weight and may hold bias, stride, "
-            "padding, output_padding, groups, dilation and padding_mode; options given here win. Of a .onnx or "
-            ".safetensors file, or a .npz file of many arrays, --name says which layer; `convt1d layers` lists them. "
+            "the input's times the stride, with --conv divided by it. A .npz file holds the array weight and may hold "
+            "bias, stride, padding, output_padding, groups, dilation and padding_mode; options given here win. Of a "
+            ".onnx or .safetensors file, or a .npz file of many arrays, --name says which layer; `convt1d layers` "
+            "lists them. "
             "A .onnx file holds the geometry, a .safetensors file only if `layer.save` wrote it. "
             "Example: convt1d apply --weights up.npz --input x.wav --output y.wav"
         ),
@@ -267,6 +268,11 @@ def _add_apply(commands):
     )
     apply.add_argument("--output", metavar="FILE", type=Path, required=True, help=".npy or .wav; - for stdout")
     apply.add_argument("--bias", metavar="FILE", type=Path, help=".npy of shape (C_out,)")
+    apply.add_argument(
+        "--conv",
+        action="store_true",
+        help="a convolution, weights (C_out, C_in/groups, K), in place of a transposed one",
+    )
     _add_options(apply)
     apply.add_argument(
         "--per-channel",
@@ -318,7 +324,7 @@ def _add_explain(commands):
     _add_options(explain)
     explain.add_argument("--length", metavar="INT", type=int, help="samples of the input; default: some that show all")
     explain.add_argument("--plot", metavar="FILE", type=Path, help="picture (.png, .pdf, .svg); replaced if it exists")
-    explain.set_defaults(run=_explain, bias=None)
+    explain.set_defaults(run=_explain, bias=None, conv=False)
 
 
 def _add_layers(commands):
@@ -326,11 +332,12 @@ def _add_layers(commands):
         "layers",
         help="list the transposed convolutions in a file of weights",
         epilog="Example: convt1d layers model.onnx",
-        description="List every 1-D transposed convolution in a .onnx, .safetensors or .npz file. Only .onnx says for "
-        "sure; in the others it is every weight that may be one.",
+        description="List every 1-D transposed convolution in a .onnx, .safetensors or .npz file, or with --conv every "
+        "convolution. Only .onnx says for sure; in the others it is every weight that may be one.",
         allow_abbrev=False,
     )
-    layers.add_argument("file", metavar="FILE", type=Path, help=".onnx, .safetensors or .npz")
+    layers.add_argument("file", metavar="FILE", type=Path, help=".onnx, .safetensors, .npz or .npy")
+    layers.add_argument("--conv", action="store_true", help="list convolutions in place of transposed ones")
     layers.set_defaults(run=_layers)
 
 
@@ -437,20 +444,21 @@ def _print_table(lines):
 def _layers(args):
     from . import weights
 
-    found = weights.list_layers(args.file)
+    found = weights.list_layers(args.file, transposed=not args.conv)
     for layer in found:
-        print(_line(layer))
+        print(_line(layer, args.conv))
     if not found:
-        print(f"no 1-D transposed convolution in {args.file}")
+        print(f"no 1-D {'convolution' if args.conv else 'transposed convolution'} in {args.file}")
     return 0
 
 
-def _line(layer):
+def _line(layer, conv=False):
     """A LayerInfo in words; "?" where the file does not tell and the layer needs it."""
     facts = []
     if layer.weight_shape is not None:
-        c_in, per_group, kernel_size = layer.weight_shape
-        c_out = f"{per_group} x groups" if layer.groups is None else per_group * layer.groups
+        whole, per_group, kernel_size = layer.weight_shape
+        others = f"{per_group} x groups" if layer.groups is None else per_group * layer.groups
+        c_in, c_out = (others, whole) if conv else (whole, others)
         facts += [f"{c_in} -> {c_out} channels", f"kernel {kernel_size}"]
     if not layer.problem:
         facts.append(f"stride {'?' if layer.stride is None else layer.stride}")
@@ -460,7 +468,7 @@ def _line(layer):
     usual = {"output_padding": 0, "groups": 1, "dilation": 1}
     facts += [f"{key} {value}" for key in usual if (value := getattr(layer, key)) not in (None, usual[key])]
     facts += ["bias"] * layer.bias + [layer.dtype] * (layer.dtype is not None)
-    facts += [f"not usable: {layer.problem}"] * bool(layer.problem)
+    facts += [f"not usable: {layer.problem}"] * bool(layer.problem) + [layer.remark] * bool(layer.remark)
     line = f"{layer.name or '(no name)'}: {', '.join(facts)}"
     # what a file names may hold what moves the terminal's cursor
     return line if line.isprintable() else ascii(line)
@@ -643,7 +651,6 @@ def _explained(args):
     else:
         _check_weights(args.weights)
         weight, bias, options = _settings(args, args.length)
-        weight = arrays.as_array("weight", weight, (3,))
         length = args.length
     layer = _layer_of(weight, bias, options, arrays.result_dtype(weight.dtype, weight.dtype))
     return layer, explain.some_length(explain.geometry_of(layer)) if length is None else length
@@ -684,7 +691,7 @@ def _apply(args):
 
 def _apply_files(args):
     """Write the output file and say what it holds."""
-    from . import conv_transpose1d
+    from . import conv1d, conv_transpose1d
 
     sources = [path for path in (args.input, args.weights, args.bias) if path is not None]
     if args.weights is not None:
@@ -705,22 +712,24 @@ def _apply_files(args):
     form = x.ndim
     x = x.reshape((1,) * (3 - form) + x.shape)
     batch, channels, length = x.shape
+    taken = weight.shape[1] * options.get("groups", 1) if args.conv else weight.shape[0]
     if args.per_channel:
-        if weight.ndim == 3 and weight.shape[0] != 1:
-            raise ValueError(f"--per-channel needs weights of shape (1, C_out, K), got {weight.shape}")
+        if taken != 1:
+            form_of = "(C_out, 1, K)" if args.conv else "(1, C_out, K)"
+            raise ValueError(f"--per-channel needs weights of shape {form_of}, got {weight.shape}")
         x = x.reshape(batch * channels, 1, length)
-    elif weight.ndim == 3 and weight.shape[0] != channels:
-        hint = "; --per-channel applies them to each channel" if weight.shape[0] == 1 else ""
-        raise ValueError(
-            f"--input {args.input} has {channels} channel(s), but the weights take {weight.shape[0]}{hint}"
-        )
+    elif taken != channels:
+        hint = "; --per-channel applies them to each channel" if taken == 1 else ""
+        raise ValueError(f"--input {args.input} has {channels} channel(s), but the weights take {taken}{hint}")
+    operator = conv1d if args.conv else conv_transpose1d
 
     def convolve(piece):
-        return conv_transpose1d(prepare(piece), weight, bias, **options, workers=args.workers)
+        return operator(prepare(piece), weight, bias, **options, workers=args.workers)
 
     # An empty batch passes every check, costs nothing and tells the result's shape and type.
     nothing = convolve(x[:0])
     stride = options.get("stride", 1)
+    new_rate = rate and _output_rate(rate, stride, args.conv)
     c_out, length_out = nothing.shape[1:]
     if to_wav:
         if batch != 1:
@@ -728,8 +737,8 @@ def _apply_files(args):
         if nothing.dtype.kind == "c":
             raise ValueError(f"a .wav output holds real samples, but the result is {nothing.dtype}")
         rows = x.shape[0] * c_out
-        _check_wav(rows, length_out, rate * stride, args.bits // 8)
-        told = f"{rows} channel(s) of {length_out} samples, {rate * stride} Hz"
+        _check_wav(rows, length_out, new_rate, args.bits // 8)
+        told = f"{rows} channel(s) of {length_out} samples, {new_rate} Hz"
     else:
         shape = (batch, c_out * channels if args.per_channel else c_out, length_out)
         if form == 1 and shape[1] == 1:
@@ -740,9 +749,10 @@ def _apply_files(args):
 
     status = _Status(args.progress)
     try:
-        if args.stream is not None:
-            stream = _open_stream(weight, bias, options, nothing, args.workers)
-            pieces = _stream_in_pieces(stream, x, prepare, args.stream, status)
+        if args.stream is not None or (args.conv and options.get("padding_mode") != "circular"):
+            stream = _open_stream(weight, bias, options, nothing, args)
+            step = args.stream or max(1, PIECE // (weight.size + SAMPLE_COST * channels))
+            pieces = _stream_in_pieces(stream, x, prepare, step, status)
             if not to_wav:
                 write = functools.partial(_write_npy, pieces, shape, nothing.dtype)
         else:
@@ -757,7 +767,7 @@ def _apply_files(args):
                     np.save(file, y.reshape(shape), allow_pickle=False)
 
         if to_wav:
-            write = functools.partial(_write_wav, pieces, rows, length_out, rate * stride, args.bits)
+            write = functools.partial(_write_wav, pieces, rows, length_out, new_rate, args.bits)
         _write_whole(args.output, write, args.force)
         return told
     finally:
@@ -801,11 +811,22 @@ def _convolve_in_pieces(convolve, x, y, kernel_size, options):
             yield min(1, (row + step_rows * m1 / length) / rows)
 
 
-def _open_stream(weight, bias, options, result, workers):
-    """A stream of the layer with these weights, in the type of the `result`: the function's arithmetic."""
-    from . import ConvTranspose1dStream
+def _output_rate(rate, stride, conv):
+    """Samples per second of what comes out."""
+    if conv and rate % stride:
+        raise ValueError(f"the sample rate must be a multiple of the convolution's stride, got {rate} and {stride}")
+    return rate // stride if conv else rate * stride
 
-    return ConvTranspose1dStream(_layer_of(weight, bias, options, result.dtype), workers=workers)
+
+def _open_stream(weight, bias, options, result, args):
+    """A stream of the layer with these weights, in the type of the `result`: the function's arithmetic."""
+    from . import Conv1d, Conv1dStream, ConvTranspose1dStream
+
+    if not args.conv:
+        return ConvTranspose1dStream(_layer_of(weight, bias, options, result.dtype), workers=args.workers)
+    state = {"weight": weight.astype(result.dtype)} | ({} if bias is None else {"bias": bias})
+    layer = Conv1d.from_state_dict(state, **{"padding": 0} | options)
+    return Conv1dStream(layer, workers=args.workers)
 
 
 def _stream_in_pieces(stream, x, prepare, step, status):
@@ -829,16 +850,24 @@ def _settings(args, length):
     """Return weight, bias or None, and the options: those given, else those stored beside the weights."""
     if args.weights is None:
         return _filter(args)
-    given = _given(args)
+    from .weights import conv, state
+
+    given, is_conv = _given(args), args.conv
+    if is_conv and "output_padding" in given:
+        raise ValueError("--output-padding is for transposed convolutions, not with --conv")
+    bias = None if args.bias is None else _load_npy("--bias", args.bias)
     if _suffix(args.weights) in (".onnx", ".safetensors") or args.name is not None:
-        weight, bias, options = _load_layer(args, given, length)
-    else:
-        weight, bias, options = _load_weights(args.weights)
-        if _suffix(args.weights) == ".npz" and "stride" not in options | given:
-            raise ValueError(f"--stride must be given: {args.weights} does not hold it")
-    if args.bias is not None:
-        bias = _load_npy("--bias", args.bias)
-    return weight, bias, _plain(options) | given
+        weight, stored, options = _load_layer(args, given, length, is_conv)
+        return weight, stored if bias is None else bias, options | given
+    found, options = _load_weights(args.weights, state.CONVOLUTION_LAYOUTS if is_conv else state.LAYOUTS)
+    found = found if bias is None else found._replace(bias=bias)
+    options = _plain(options) | given
+    needed = "padding" if is_conv else "stride"
+    if _suffix(args.weights) == ".npz" and needed not in options:
+        raise ValueError(f"--{needed} must be given: {args.weights} does not hold it")
+    if "groups" not in options:
+        options["groups"] = conv.groups_of(found.name, found.weight.shape) if is_conv else state.groups_of(found)
+    return found.weight, found.bias, options
 
 
 def _filter(args):
@@ -872,10 +901,16 @@ def _open_input(args):
     """Return samples (mapped if possible), their rate or None, and what makes an array of a piece."""
     if _suffix(args.input) != ".npy":
         x, rate = _load_sound(args.input)
-        prepare = pcm_to_float
     else:
         x, rate = _load_npy("--input", args.input, mmap_mode="r"), args.rate
-        prepare = np.asarray
+    prepare = np.asarray if _suffix(args.input) == ".npy" else pcm_to_float
+    if isinstance(x, np.memmap):
+        piece_of, convert = files.reader(x, args.input), prepare
+
+        def prepare(piece):
+            with _reading("--input", args.input):
+                return convert(piece_of(piece))
+
     if args.rate is not None and (_suffix(args.input), _suffix(args.output)) != (".npy", ".wav"):
         raise ValueError("--rate is only for a .npy input with a .wav output")
     if rate is None and _suffix(args.output) == ".wav":
@@ -885,9 +920,10 @@ def _open_input(args):
     return x, rate, prepare
 
 
-def _load_layer(args, given, length):
-    """As `_load_weights`, of one layer among several; `length` is the input's, which some ONNX nodes need."""
+def _load_layer(args, given, length, is_conv):
+    """Weight, bias or None, and options of a layer; `length` is the input's, which some ONNX nodes need."""
     from . import weights
+    from .weights import conv
 
     if _suffix(args.weights) == ".npy":
         raise ValueError(f"--name is for files of several arrays, {args.weights} holds one")
@@ -895,21 +931,21 @@ def _load_layer(args, given, length):
         if given:
             raise ValueError(f"--{min(given).replace('_', '-')} cannot be given: {args.weights} holds the geometry")
         given = {"length": length}
-    geometry, weight, bias = weights.from_file(args.weights, args.name, **given)
-    return weight, bias, {name: getattr(geometry, name) for name in SETTINGS}
+    reader = conv if is_conv else weights
+    geometry, weight, bias = reader.from_file(args.weights, args.name, **given)
+    return weight, bias, {name: getattr(geometry, name) for name in SETTINGS if hasattr(geometry, name)}
 
 
-def _load_weights(path):
-    """Return weight, bias or None, and the options stored beside them."""
-    if _suffix(path) == ".npy":
-        return _load_npy("--weights", path), None, {}
-    from . import files
+def _load_weights(path, layouts):
+    """Return the weight and bias that were found, and the options stored beside them."""
+    from .weights import state
 
     known = ["weight", "bias", *SETTINGS]
     with _reading("--weights", path):
         check_regular(path)
-    with _reading("--weights", path), path.open("rb") as file:
-        if file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX:
+        with path.open("rb") as file:
+            single = file.read(len(np.lib.format.MAGIC_PREFIX)) == np.lib.format.MAGIC_PREFIX
+        if single and _suffix(path) != ".npy":
             raise ValueError("it holds a single array: name it .npy")
     with _reading("--weights", path), files.arrays_of(path) as arrays:
         if unknown := sorted(set(arrays) - set(known)):
@@ -920,19 +956,18 @@ def _load_weights(path):
             raise ValueError(f"unknown arrays {unknown}; known are {known}{hint}")
         if "weight" not in arrays:
             raise ValueError("it has no array named weight")
-        arrays = dict(arrays)
-        weight, bias = arrays.pop("weight"), arrays.pop("bias", None)
-        for name, value in arrays.items():
+        stored = {name: arrays[name] for name in arrays if name in SETTINGS}
+        for name, value in stored.items():
             if value.ndim > 1 or value.size > 2:
                 raise ValueError(f"{name} must be a scalar, got an array of shape {value.shape}")
-        return weight, bias, {name: value.tolist() for name, value in arrays.items()}
+        return state.find(arrays, "", layouts), {name: value.tolist() for name, value in stored.items()}
 
 
 def _load_npy(option, path, mmap_mode=None):
     with _reading(option, path):
         check_regular(path)
         mapped = np.lib.format.open_memmap(path, mode=mmap_mode or "r")  # refuses a file shorter than it claims
-        return mapped if mmap_mode is not None else np.array(mapped)
+        return mapped if mmap_mode is not None else files.reader(mapped, path)(mapped)
 
 
 def _load_sound(path):
@@ -1073,6 +1108,8 @@ def _write_whole(path, write, force):
         with contextlib.suppress(OSError):
             shutil.copymode(path, temporary)  # a private file stays private
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # a full disk, say
+            raise OSError(f"{path} cannot be written: {error}") from error
         raise

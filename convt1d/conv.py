@@ -33,20 +33,20 @@ class Conv1d(Layer):
         Channels of input and output.
     kernel_size : int
         K, samples of a kernel.
-    stride : int
+    stride : int, default 1
         Input samples per output sample.
-    padding : int, (int, int), "same" or "valid"
+    padding : int, (int, int), "same" or "valid", default 0
         Samples by which the input is continued at both ends; a pair is ``(left, right)``. "valid" is 0; "same", for
         stride 1, makes output and input equally long. A causal layer is ``(dilation * (K - 1), 0)``.
-    dilation : int
+    dilation : int, default 1
         Distance of two kernel elements in the input, in samples.
-    groups : int
+    groups : int, default 1
         Blocks of channels that do not meet; in_channels for a depthwise layer.
-    bias : bool
+    bias : bool, default True
         Whether the layer has a bias.
-    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "zeros"
         How the input continues outside its L samples.
-    dtype : dtype
+    dtype : dtype, default float32
         Type of the weights: float16, bfloat16, float32, float64, complex64 or complex128.
     rng : None, int or numpy.random.Generator
         Source of the initial weights.
@@ -135,7 +135,7 @@ class Conv1d(Layer):
         ----------
         x : array_like, shape (N, C_in, L) or (C_in, L)
             Input; any strides, never modified.
-        channels_last : bool
+        channels_last : bool, default False
             Whether x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``.
         out : ndarray, optional
             Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.
@@ -187,7 +187,7 @@ class Conv1d(Layer):
             Most threads to use for a chunk, as in `conv_transpose1d`.
         before, after : convt1d.activations.Activation, optional
             As in the layer's call.
-        channels_last : bool
+        channels_last : bool, default False
             As in the layer's call: chunks are ``(N, n, C_in)`` or ``(n, C_in)``, and so is what they become.
 
         Returns
@@ -294,13 +294,13 @@ class Conv1d(Layer):
         ----------
         mapping : mapping from str to array_like or torch.Tensor
             A ``state_dict()``; other names may be in it.
-        prefix : str
+        prefix : str, default ""
             Where the layer is in it, as of `ConvTranspose1d.from_state_dict`; weight_norm is folded.
         padding, stride, dilation : int, pair of int, str
             As for the layer: a state does not hold them.
         groups : int, optional
             1 by default; to be given for a weight of shape (C_out, 1, K), which a depthwise layer has, too.
-        padding_mode : str
+        padding_mode : str, default "zeros"
             As for the layer.
 
         Returns
@@ -448,11 +448,11 @@ class Conv1d(Layer):
             A layer must be built and have no activation.
         bias : array_like, shape (C_out,), optional
             This and what follows are for a kernel only; a layer holds them itself.
-        stride : int
+        stride : int, default 1
             Keras' ``strides``.
         padding : {"valid", "same", "causal"}
             As there; "same" only with stride 1, as it depends on L otherwise.
-        dilation, groups : int
+        dilation, groups : int, default 1
             Keras' ``dilation_rate`` and ``groups``.
 
         Returns
@@ -498,7 +498,7 @@ class Conv1d(Layer):
             Likewise.
         padding : {"SAME", "VALID", "CAUSAL", "CIRCULAR"}, int or pair
             As there; "SAME" only with stride 1, as it depends on L otherwise.
-        stride, dilation, groups : int
+        stride, dilation, groups : int, default 1
             Flax' ``strides``, ``kernel_dilation`` and ``feature_group_count``.
 
         Returns

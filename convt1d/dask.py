@@ -70,7 +70,7 @@ def conv_transpose1d(
         Likewise.
     stride, padding, output_padding, groups, dilation, padding_mode : int, pair of int, str
         As for `convt1d.conv_transpose1d`.
-    channels_last : bool
+    channels_last : bool, default False
         Whether x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``.
     workers : int, optional
         Most threads that one task may use. 1 leaves the threads to dask, which runs as many tasks at a time as it has
@@ -135,7 +135,7 @@ def apply(layer: ConvTranspose1d, x: da.Array, *, channels_last: bool = False, w
         The weights that it has now are computed with.
     x : dask.array.Array, shape (N, C_in, L) or (C_in, L)
         Input, as of `conv_transpose1d`.
-    channels_last : bool
+    channels_last : bool, default False
         Whether x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``.
     workers : int, optional
         Most threads that one task may use, as of `conv_transpose1d`.

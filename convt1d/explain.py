@@ -161,7 +161,7 @@ def drawing(layer: ConvTranspose1d, L: int, width: int = 80) -> str:
         Only its geometry counts.
     L : int
         Length of the input, in samples.
-    width : int
+    width : int, default 80
         Characters in a line, at least; where they do not suffice the middle of the output is left out.
 
     Returns

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """Files of weights, which may come from anyone: opened, bounded, read. Nothing is ever unpickled.
 
-    .npz, .safetensors  ->  a mapping from names to arrays, each read when it is asked for
-    .onnx               ->  a ModelProto, and the arrays of its tensors
+    .npy, .npz, .safetensors  ->  a mapping from names to arrays, each read when it is asked for
+    .onnx                     ->  a ModelProto, and the arrays of its tensors
 
 What a file claims is held against what it has before memory is taken; the memory is in proportion to the file.
 """
@@ -18,7 +18,7 @@ import os
 import re
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +97,35 @@ def check_regular(path) -> None:
         raise ValueError("it is not a regular file")
 
 
+def reader(mapped: np.memmap, path) -> Callable[[np.ndarray], np.ndarray]:
+    """What reads a part of a mapped file, given as a view of the map, from the file itself.
+
+    A map of a file that another process has cut short ends the program where it is touched; a read is an error.
+    """
+    begin, first, before = mapped.ctypes.data, mapped.offset, os.stat(path)
+
+    def read(file, part):
+        span = sum((n - 1) * step for n, step in zip(part.shape, part.strides, strict=True)) + part.itemsize
+        if part.ndim > 1 and span > 2 * part.nbytes:  # rows far from each other
+            return np.stack([read(file, row) for row in part])
+        file.seek(first + part.ctypes.data - begin)
+        data = file.read(span)
+        if len(data) < span:
+            raise ValueError(f"{span - len(data)} bytes are missing: it was cut short meanwhile")
+        return np.ndarray(part.shape, part.dtype, data, strides=part.strides)
+
+    def read_part(part):
+        part = np.asarray(part)
+        if part.size == 0:
+            return part
+        with open(path, "rb") as file:
+            if not os.path.samestat(os.fstat(file.fileno()), before):
+                raise ValueError("another file took its place meanwhile")
+            return read(file, part)
+
+    return read_part
+
+
 def need(package: str, what: str):
     """Import an optional package; its extra has the same name."""
     try:
@@ -123,6 +152,11 @@ def ml_dtype(name: str, dtype: str) -> np.dtype:
 
 
 # .npz and .safetensors --------------------------------------------------------------------------------------
+
+
+_NPY_OF_MLX = re.compile(
+    rb"\x93NUMPY..(?:..){1,2}\{'descr': '[^']*', 'fortran_order': \w+, 'shape': \([0-9, ]*, \)\}", re.S
+)
 
 
 class _Arrays(Mapping):
@@ -163,29 +197,62 @@ class Npz(_Arrays):
             )
         return self._zip.open(member)
 
+    def layout(self, name):
+        with self._open(name) as member:
+            return _npy_layout(member)
+
     def spec(self, name):
         """Shape and dtype, held against the size of the member."""
         with self._open(name) as member:
-            stream = io.BytesIO(member.read(NPY_HEADER))  # no more: a header may claim 4 GiB, in each of many members
-            version = np.lib.format.read_magic(stream)
-            readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            if version not in readers:
-                raise ValueError(f"array {name!r} is of version {version} of the .npy format, not {list(readers)}")
-            shape, _, dtype = readers[version](stream)
-            if dtype.hasobject:
-                raise ValueError(f"array {name!r} holds Python objects; unpickling them is refused")
-            size = stream.tell() + math.prod(shape) * dtype.itemsize
-            if size != self._members[name].file_size or min(shape, default=0) < 0:
-                raise ValueError(
-                    f"array {name!r} of shape {shape} and dtype {dtype} would take {size} bytes with its header, "
-                    f"it has {self._members[name].file_size}"
-                )
-        return shape, dtype.name
+            return _npy_spec(name, member, self._members[name].file_size)
 
     def __getitem__(self, name):
         self.spec(name)
         with self._open(name) as stream:
             return np.lib.format.read_array(stream, allow_pickle=False)
+
+
+class Npy(_Arrays):
+    """The array of a .npy file, named weight."""
+
+    def __init__(self, path, stack):
+        self._members, self._path = {"weight": path}, path
+
+    def layout(self, name):
+        with open(self._members[name], "rb") as file:
+            return _npy_layout(file)
+
+    def spec(self, name):
+        with open(self._members[name], "rb") as file:
+            return _npy_spec(name, file, os.path.getsize(self._path))
+
+    def __getitem__(self, name):
+        self.spec(name)
+        with open(self._members[name], "rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _npy_layout(stream):
+    """What wrote a .npy file: "mlx", which ends a shape by a comma and a space; empty for all others."""
+    return "mlx" if _NPY_OF_MLX.match(stream.read(NPY_HEADER)) else ""
+
+
+def _npy_spec(name, stream, given):
+    """Shape and dtype of a .npy file, held against its size."""
+    stream = io.BytesIO(stream.read(NPY_HEADER))  # no more: a header may claim 4 GiB, in each of many members
+    version = np.lib.format.read_magic(stream)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ValueError(f"array {name!r} is of version {version} of the .npy format, not {list(readers)}")
+    shape, _, dtype = readers[version](stream)
+    if dtype.hasobject:
+        raise ValueError(f"array {name!r} holds Python objects; unpickling them is refused")
+    size = stream.tell() + math.prod(shape) * dtype.itemsize
+    if size != given or min(shape, default=0) < 0:
+        raise ValueError(
+            f"array {name!r} of shape {shape} and dtype {dtype} would take {size} bytes with its header, it has {given}"
+        )
+    return shape, dtype.name
 
 
 class Safetensors(_Arrays):
@@ -196,6 +263,7 @@ class Safetensors(_Arrays):
         package = need("safetensors", "reading .safetensors")
         with open(path, "rb") as file:
             header = int.from_bytes(file.read(8), "little")
+            self._of_mlx = file.read(20) == b'{"__metadata__":null'  # where MLX has nothing to say; others leave it out
         if header > SAFETENSORS_HEADER:
             raise ValueError(f"its header must take at most {SAFETENSORS_HEADER} bytes, it claims {header}")
         with contextlib.suppress(ImportError):
@@ -205,8 +273,8 @@ class Safetensors(_Arrays):
         self.metadata = self._file.metadata() or {}
 
     def layout(self, name):
-        """What wrote the file, by its metadata: "pt", "mlx", ...; empty if it does not say."""
-        return (self._file.metadata() or {}).get("format", "")
+        """What wrote the file: "pt", "mlx", ...; empty if it does not say."""
+        return self.metadata.get("format", "mlx" if self._of_mlx else "")
 
     @functools.cached_property
     def elsewhere(self):
@@ -314,18 +382,18 @@ class Shards(_Arrays):
 
 @contextlib.contextmanager
 def arrays_of(path):
-    """The mapping of a .npz or .safetensors file, or of the shards of a model, open inside the block."""
+    """The mapping of a .npy, .npz or .safetensors file, or of the shards of a model, open inside the block."""
     path = Path(path)
-    if path.suffix.lower() not in (".npz", ".safetensors"):
+    kinds = {".npy": Npy, ".npz": Npz, ".safetensors": Safetensors}
+    if path.suffix.lower() not in kinds:
         path = shards_index(path) or path
         if path.name.endswith(_INDEX):
             with contextlib.ExitStack() as stack:
                 yield Shards(path, stack)
             return
     check_regular(path)
-    kind = Npz if Path(path).suffix.lower() == ".npz" else Safetensors
     with contextlib.ExitStack() as stack:
-        yield kind(os.fspath(path), stack)
+        yield kinds.get(path.suffix.lower(), Safetensors)(os.fspath(path), stack)
 
 
 # .onnx ------------------------------------------------------------------------------------------------------

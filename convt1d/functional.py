@@ -49,19 +49,19 @@ def conv_transpose1d(
         Kernels, in torch's layout.
     bias : array_like, shape (C_out,), optional
         What is added to every sample of an output channel.
-    stride : int
+    stride : int, default 1
         Output samples per input sample.
-    padding : int or (int, int)
+    padding : int or (int, int), default 0
         Output samples cropped at both ends; a pair is ``(left, right)``.
-    output_padding : int
+    output_padding : int, default 0
         Output samples added at the end; smaller than stride or dilation.
-    groups : int
+    groups : int, default 1
         Blocks of channels that do not meet: C_in and C_out must be divisible by it.
-    dilation : int
+    dilation : int, default 1
         Distance of two kernel elements in the output, in samples.
-    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "zeros"
         How x continues outside ``[0, L)``; see Notes.
-    channels_last : bool
+    channels_last : bool, default False
         Whether x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``, as
         Keras, JAX and sound files have them. Read and written as they lie, without a transposed copy.
     out : ndarray, optional
@@ -69,7 +69,7 @@ def conv_transpose1d(
     workers : int, optional
         Most threads to use; None leaves it to the machine (OMP_NUM_THREADS, affinity, cgroup quota), a negative
         number counts back from the number of cores. The result does not depend on it.
-    precision : {"float32", "tf32", "3xtf32"}
+    precision : {"float32", "tf32", "3xtf32"}, default "float32"
         The least precise arithmetic allowed for float32 and complex64. "tf32" lets a GPU round the factors of their
         products to 10 bits of mantissa, which is faster; "3xtf32" lets it make each product of three such, which is
         about as precise as float32. A CPU, other types and, of "3xtf32", most GPUs make no use of the permission.
@@ -179,16 +179,16 @@ def conv1d(
         Kernels, in torch's layout.
     bias : array_like, shape (C_out,), optional
         What is added to every sample of an output channel.
-    stride : int
+    stride : int, default 1
         Input samples per output sample.
-    padding : int, (int, int), "same" or "valid"
+    padding : int, (int, int), "same" or "valid", default 0
         Samples by which the input is continued at both ends; a pair is ``(left, right)``. "valid" is 0; "same",
         for stride 1, makes output and input equally long (an odd rest goes to the right).
-    dilation : int
+    dilation : int, default 1
         Distance of two kernel elements in the input, in samples.
-    groups : int
+    groups : int, default 1
         Blocks of channels that do not meet: C_in and C_out must be divisible by it.
-    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "zeros"
         How x continues, as in `conv_transpose1d`. Unlike in torch, a padding longer than the input repeats.
     out : ndarray, optional
         Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.

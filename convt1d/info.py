@@ -31,7 +31,7 @@ def describe() -> dict[str, str]:
         "blas": _blas(),
         "simd": f"{machine.instruction_set}, {machine.vector_bytes}-byte vectors (float32: {machine.lanes(4)} lanes), "
         f"tuned as {machine.tuning.name}",
-        "openmp": "yes" if _runtime.built_with_openmp() else "no (serial build)",
+        "openmp": _runtime.openmp_runtime(),
         "threads": str(threads.count(None)),
         "kernels": _kernels(machine),
     }

@@ -121,7 +121,7 @@ def windowed_sinc(
     in_channels, out_channels, kernel_size, stride, groups : int
         The layer's; ``kernel_size >= stride``. Its dilation must be 1. More taps cut more sharply:
         ``20 * stride + 1`` are what `scipy.signal.resample_poly` takes.
-    window : str, float or tuple
+    window : str, float or tuple, default ("kaiser", 5.0)
         As `scipy.signal.get_window` takes it (a number is a Kaiser window's beta); that of `resample_poly` by default.
 
     Returns

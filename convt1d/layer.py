@@ -167,7 +167,7 @@ class Layer:
             Inputs.
         y : array_like, shape (N, C_out, L_out) or (C_out, L_out)
             The outputs wanted; L_out is any length that the layer can give for this L, see `output_size`.
-        alpha : float
+        alpha : float, default 0.0
             Penalty on the weights' squares, at least 0. The sum that it balances grows with N, L and the size of y.
         sample_weight : array_like, shape (N,), optional
             Weights of the samples, at least 0; 1 by default. A sample of weight 0 counts as absent.
@@ -378,21 +378,21 @@ class ConvTranspose1d(Layer):
         Channels of input and output.
     kernel_size : int
         K, samples of a kernel.
-    stride : int
+    stride : int, default 1
         Output samples per input sample.
-    padding : int or (int, int)
+    padding : int or (int, int), default 0
         Output samples cropped at both ends; a pair is ``(left, right)``. A causal layer is ``(0, K - stride)``.
-    output_padding : int
+    output_padding : int, default 0
         Output samples added at the end; smaller than stride or dilation.
-    groups : int
+    groups : int, default 1
         Blocks of channels that do not meet; in_channels for a depthwise layer.
-    bias : bool
+    bias : bool, default True
         Whether the layer has a bias.
-    dilation : int
+    dilation : int, default 1
         Distance of two kernel elements in the output, in samples.
-    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "zeros"
         How the input continues outside its L samples.
-    dtype : dtype
+    dtype : dtype, default float32
         Type of the weights: float16, bfloat16, float32, float64, complex64 or complex128.
     rng : None, int or numpy.random.Generator
         Source of the initial weights.
@@ -489,14 +489,14 @@ class ConvTranspose1d(Layer):
         output_size : int, 1-tuple or full shape, optional
             Length of the output, in place of output_padding: at least the length without output_padding, and less
             than `stride` more.
-        channels_last : bool
+        channels_last : bool, default False
             Whether x is ``(N, L, C_in)`` or ``(L, C_in)``, and the result ``(N, L_out, C_out)`` or ``(L_out, C_out)``.
             A layer that is called both ways packs its weights for either.
         out : ndarray, optional
             Where to put the result: exact shape and dtype, C-contiguous, writable, apart from the inputs.
         workers : int, optional
             Most threads to use, as in `conv_transpose1d`.
-        precision : {"float32", "tf32", "3xtf32"}
+        precision : {"float32", "tf32", "3xtf32"}, default "float32"
             The least precise arithmetic allowed for float32 and complex64 on a GPU, as in `conv_transpose1d`.
         before, after : convt1d.activations.Activation, optional
             Applied to x, and to the output with its bias, while they are in cache: no pass over memory of their own.
@@ -542,7 +542,7 @@ class ConvTranspose1d(Layer):
             Most threads to use for a chunk, as in `conv_transpose1d`.
         before, after : convt1d.activations.Activation, optional
             As in the layer's call.
-        channels_last : bool
+        channels_last : bool, default False
             As in the layer's call: chunks are ``(N, n, C_in)`` or ``(n, C_in)``, and so is what they become.
 
         Returns
@@ -694,7 +694,7 @@ class ConvTranspose1d(Layer):
         ----------
         mapping : mapping from str to array_like or torch.Tensor
             A ``state_dict()``; other names may be in it.
-        prefix : str
+        prefix : str, default ""
             Where the layer is in it: "up" for "up.weight", or "up.weight_g" and "up.weight_v", or
             "up.parametrizations.weight.original0" and "...original1" (weight_norm, which is folded, whatever its
             dim), and "up.bias" if there is one.
@@ -887,7 +887,7 @@ class ConvTranspose1d(Layer):
             As there.
         output_padding : int, optional
             Keras' own: with "same" it changes the crop as well.
-        dilation : int
+        dilation : int, default 1
             Keras' ``dilation_rate``.
         trust : bool, default False
             Whether to take the weights and arguments of a subclass with a ``call`` of its own.
@@ -939,11 +939,11 @@ class ConvTranspose1d(Layer):
             The ``strides`` of both.
         padding : {"SAME", "VALID", "CIRCULAR"}, int or pair
             As there: numbers are samples around the stretched input; "CIRCULAR" is Flax'.
-        dilation : int
+        dilation : int, default 1
             JAX' ``rhs_dilation``; Flax' ``kernel_dilation``.
         groups : int, default 1
             The ``feature_group_count`` of ``jax.lax.conv_general_dilated``.
-        transpose_kernel, use_consistent_padding : bool
+        transpose_kernel, use_consistent_padding : bool, default False
             As in ``jax.lax.conv_transpose``.
 
         Returns

@@ -43,24 +43,24 @@ class ConvTranspose1dTransformer(ClassNamePrefixFeaturesOutMixin, TransformerMix
 
     Parameters
     ----------
-    stride : int
+    stride : int, default 2
         Output samples per input sample.
     kernel_size : int, optional
         Taps of the filter; by default ``2 * stride - 1`` for "linear", and ``20 * stride + 1``, as many as
         `scipy.signal.resample_poly` takes, for "sinc" and "learned". "linear" and "sinc" need an odd number.
-    weights : {"linear", "sinc", "learned"}, array_like or ConvTranspose1d
+    weights : {"linear", "sinc", "learned"}, array_like or ConvTranspose1d, default "sinc"
         `convt1d.initialize.linear` or `windowed_sinc`; an array of shape (in_channels, out_channels / groups, K); a
         layer, of which `transform` uses a copy, and whose own parameters count instead of those given here;
         or what `fit` learns.
-    in_channels : int
+    in_channels : int, default 1
         Channels of a row, one after the other.
     out_channels : int, optional
         Likewise of the output; by default as many.
-    groups : int
+    groups : int, default 1
         Blocks of channels that do not meet; in_channels keeps all channels apart.
-    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "reflect"
         How a signal continues beyond its ends.
-    alpha : float
+    alpha : float, default 1e-06
         Penalty on learned weights, at least 0, as a share of the inputs' variance: the weights are best for inputs
         that carry white noise of ``alpha`` times their variance. 0 needs examples that determine the weights.
 

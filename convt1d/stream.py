@@ -284,7 +284,7 @@ class ConvTranspose1dStream(LayerStream):
         Most threads to use for a chunk, as in `conv_transpose1d`.
     before, after : convt1d.activations.Activation, optional
         As in the layer's call.
-    channels_last : bool
+    channels_last : bool, default False
         As in the layer's call: chunks are ``(N, n, C_in)`` or ``(n, C_in)``, and so is what they become.
 
     Attributes

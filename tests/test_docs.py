@@ -31,6 +31,7 @@ from convt1d.weights import list_layers
 ROOT = Path(__file__).parent.parent
 PACKAGE = Path(convt1d.__file__).parent  # the installed one
 PAGES = sorted(path.name for path in (ROOT / "docs").glob("*.md") if path.stem != "scale")  # scripts, see test_dask.py
+NOTEBOOKS = sorted(path.name for path in (ROOT / "docs" / "gallery").glob("*.ipynb"))
 WITH_EXAMPLES = [
     ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
     for path in sorted(PACKAGE.glob("**/*.py"))
@@ -129,7 +130,38 @@ def test_page(page, capsys, tmp_path, monkeypatch):
         pytest.skip(f"the rest of the page ran; missing: {', '.join(missing)}")
 
 
-@pytest.mark.parametrize("page", ["README.md", *(f"docs/{page}" for page in PAGES)])
+@pytest.mark.parametrize("notebook", NOTEBOOKS)
+def test_notebook(notebook, tmp_path, monkeypatch):
+    """Its cells run, in order and in an empty folder, and draw the picture that stands beside it."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plt.switch_backend("Agg")
+    monkeypatch.chdir(tmp_path)
+    path, names = ROOT / "docs" / "gallery" / notebook, {"__name__": "__main__"}
+    try:
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            if cell["cell_type"] == "code":
+                exec(compile("".join(cell["source"]), notebook, "exec"), names)
+    except ImportError as error:
+        if missing_package(error) is None:
+            raise
+        pytest.skip(f"missing: {missing_package(error)}")
+    finally:
+        plt.close("all")
+    picture = path.with_suffix(".png").name
+    assert (tmp_path / picture).stat().st_size > 10_000
+    assert path.with_suffix(".png").exists()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        "README.md",
+        "docs/gallery/index.md",
+        "docs/notes/gpu.md",
+        "docs/notes/speed.md",
+        *(f"docs/{page}" for page in PAGES),
+    ],
+)
 def test_links(page):
     """What a page links to in the repository is there; headings too."""
     path = ROOT / page

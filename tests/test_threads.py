@@ -2,6 +2,7 @@
 """How many threads a call uses, what limits them, and what becomes of them at a fork."""
 
 import os
+import shutil
 import subprocess
 import sys
 
@@ -15,10 +16,14 @@ from convt1d.cpu import _runtime
 NO_QUOTA = 1 << 16
 
 
-def python(code, **env):
+def python(code, *arguments, timeout=60, **env):
     """Standard output of a Python process."""
     run = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **env}, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env={**os.environ, **env},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
     assert run.returncode == 0, run.stderr
     return run.stdout
@@ -101,6 +106,7 @@ several = pytest.mark.skipif(_runtime.openmp_threads() < 2, reason="needs OpenMP
 def test_omp_num_threads():
     assert python(COUNT, OMP_NUM_THREADS="1") == "1\n"
     assert python(COUNT, OMP_NUM_THREADS="2") == "2\n"
+    assert python(COUNT, OMP_NUM_THREADS="2,1", OMP_THREAD_LIMIT="1") == "1\n"
 
 
 @several
@@ -210,3 +216,110 @@ def test_fork_after_a_parallel_call(in_a_thread, printed):
     Each Python thread has some of its own: another thread's fork must not make the main thread's forgotten.
     """
     assert python(FORKS.format(in_a_thread=in_a_thread)) == printed
+
+
+# --- one pool with whoever is there ---------------------------------------------------------------------------------
+
+COMMON = """
+import ctypes, os, sys, threading, time, numpy as np, convt1d
+from convt1d.cpu import _runtime
+layer = convt1d.ConvTranspose1d(64, 64, 8, stride=4, rng=0)
+x = np.ones((4, 64, 4000), np.float32)
+y = layer(x, workers=1)
+
+def tasks():
+    return set(os.listdir("/proc/self/task"))
+
+def right(workers=2):
+    return np.array_equal(layer(x, workers=workers), y)
+"""
+
+OTHER = """
+#include <omp.h>
+int region(int threads)
+{
+    int seen = 0;
+    #pragma omp parallel num_threads(threads) reduction(+:seen)
+    seen += 1;
+    return seen;
+}
+"""
+
+LOADED = """
+if {late}:
+    own = right()
+    assert _runtime.openmp_runtime() == "own threads"
+other = ctypes.CDLL(sys.argv[1])
+assert other.region(2) == 2
+before = tasks()
+print(right(), "gomp" in _runtime.openmp_runtime(), tasks() <= before)
+print(other.region(2), right(3), right(2), len(tasks() - before) <= 1)
+thread = threading.Thread(target=lambda: print(right(2)))
+thread.start()
+thread.join()
+child = os.fork()
+if child == 0:
+    os._exit(not (right() and other.region(2) == 2))
+print(os.waitpid(child, 0)[1], right())
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+@pytest.mark.skipif(not _runtime.built_with_openmp(), reason="needs OpenMP")
+@pytest.mark.parametrize("late", [False, True])
+def test_the_threads_of_a_loaded_runtime(tmp_path, late):
+    """A call starts none where a C library has some, loaded before our first parallel call or after it."""
+    compiler = shutil.which("gcc")
+    if not compiler:
+        pytest.skip("needs gcc")
+    (tmp_path / "other.c").write_text(OTHER)
+    library = tmp_path / "other.so"
+    subprocess.run([compiler, "-shared", "-fPIC", "-fopenmp", "-o", library, tmp_path / "other.c"], check=True)
+    code = COMMON + LOADED.format(late=late)
+    assert python(code, library) == "True True True\n2 True True True\nTrue\n0 True\n"
+
+
+LIBRARIES = {
+    "torch": "import torch; use = lambda: torch.ones(10**7).add(1)",
+    "sklearn": """
+from sklearn.ensemble import HistGradientBoostingRegressor
+rows = np.random.default_rng(0).standard_normal((20000, 10))
+use = lambda: HistGradientBoostingRegressor(max_iter=3).fit(rows, rows[:, 0])
+""",
+}
+
+
+@several
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_the_threads_of_a_library(name):
+    pytest.importorskip(name)
+    code = f"{COMMON}{LIBRARIES[name]}\nuse(); before = tasks()\n"
+    code += "print(right(), tasks() <= before, _runtime.openmp_runtime()); use(); print(right(), tasks() <= before)"
+    shared, own = python(code, timeout=300).splitlines()
+    assert shared.startswith("True True /")
+    assert own == "True True"
+
+
+OWN = """
+before = tasks()
+results = []
+threads = [threading.Thread(target=lambda: results.append(right(4))) for _ in range(6)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+time.sleep(0.1)     # the last of these threads leaves
+processors = len(os.sched_getaffinity(0))
+print(all(results), _runtime.openmp_runtime(), len(tasks() - before) <= max(3, processors - 1))
+begin = time.process_time()
+time.sleep(0.2)
+print(time.process_time() - begin < 0.02)
+"""
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="needs /proc")
+@pytest.mark.skipif(not _runtime.built_with_openmp(), reason="needs OpenMP")
+def test_our_own_threads():
+    """Callers share them, and they sleep between calls."""
+    assert python(COMMON + OWN) == "True own threads True\nTrue\n"

@@ -16,7 +16,8 @@
     _finish.pxd      the epilogue: an activation and a residual
     _correlate.pyx   the weights' gradient
     _blas.pxd        the only file that calls BLAS      blas.py   which SciPy loads, when the first kernel needs it
-    _runtime.pyx     instruction set, OpenMP and forks, workspaces     _openmp.h, _team.h, _shares.h
+    _runtime.pyx     instruction set, threads, workspaces
+    libgomp_team.c   the threads of parallel regions, another's or our own; forks     _openmp.h, _shares.h
 
     microkernels.h       what callers see of the microkernels: arguments, register blocks, the table (_microkernels.pxd)
     microkernels/*.inc   the microkernels; build.inc makes those of one instruction set

@@ -29,11 +29,13 @@ from libc.string cimport memset
 from convt1d.cpu._load cimport InputRows, Signal, floor_div, load_branches, load_run
 from convt1d.cpu._microkernels cimport Microkernels, real
 from convt1d.cpu._runtime cimport (
-    MOST_THREADS, RegionTimer, add_items, begin_region, finish_region, give_workspace, microkernels_for,
-    omp_get_thread_num, take_workspace, team,
+    MOST_THREADS, RegionTimer, Shares, add_items, begin_region, finish_region, give_workspace, join_team,
+    microkernels_for, next_items, share_out, take_workspace, team,
 )
 
 from convt1d.arrays import leading_dimension
+
+join_team()
 
 cdef enum:
     UNFOLD_SIZE = 4096     # numbers unfolded at a time: 16 or 32 KiB, an L1
@@ -285,15 +287,20 @@ cdef void run_item(const Job *job, Py_ssize_t item, real *workspace) noexcept no
 
 cdef void run_items(const Job *job, Py_ssize_t items, int threads, void **workspaces, RegionTimer *timer,
                     real unused) noexcept nogil:
-    cdef Py_ssize_t item
-    if threads == 1:            # no parallel region at all
-        for item in range(items):
-            run_item[real](job, item, <real *>workspaces[0])
-        return
+    cdef int thread
+    cdef Shares shares
+    share_out(&shares, items, threads)
     begin_region(timer)
-    for item in prange(items, schedule="dynamic", num_threads=threads):
-        run_item[real](job, item, <real *>workspaces[omp_get_thread_num()])
-        add_items(timer, 1)
+    for thread in prange(threads, schedule="static", chunksize=1, num_threads=threads):
+        run_share[real](job, &shares, <real *>workspaces[thread], thread, timer)
+
+
+cdef void run_share(const Job *job, Shares *shares, real *workspace, int thread, RegionTimer *timer) noexcept nogil:
+    cdef Py_ssize_t item, first, past
+    while next_items(shares, thread, &first, &past):
+        for item in range(first, past):
+            run_item[real](job, item, workspace)
+        add_items(timer, past - first)
 
 
 def weight_gradient(plan, geometry, sources, halo, x, g, out, int threads):

@@ -53,7 +53,6 @@ cdef extern from "microkernels.h" nogil:
                        Py_ssize_t ahead) noexcept nogil
         void (*pair_taps)(void *out, Py_ssize_t ldo, Py_ssize_t plane, const void *taps, Py_ssize_t n,
                           Py_ssize_t rows, Py_ssize_t ahead) noexcept nogil
-        void (*combine_taps)(void *kinds, Py_ssize_t kind, Py_ssize_t n) noexcept nogil
         void (*add_sizes)(void *sums, void *largest, const void *x, Py_ssize_t ldx, Py_ssize_t rows,
                           Py_ssize_t n) noexcept nogil
         void (*correlate)(const void **rows, Py_ssize_t stride, Py_ssize_t nrows, const void *x, Py_ssize_t ldx,

@@ -25,12 +25,11 @@ cdef extern from "instruction_sets.h" nogil:
 
 cdef extern from "_openmp.h" nogil:
     const int BUILT_WITH_OPENMP
-    int omp_get_max_threads()
-    int omp_get_num_procs()
+    int openmp_max_threads()
+    const char *openmp_library()
+    int startable_threads(int)
 
-cdef extern from "_team.h" nogil:
-    int ensure_startable(int)
-    void prepare_forks()
+join_team()
 
 #: Names of the instruction sets that this build has; the best comes last.
 INSTRUCTION_SETS = tuple(instruction_set_name(i).decode() for i in range(INSTRUCTION_SET_COUNT))
@@ -81,16 +80,17 @@ use(tuning.row_for(INSTRUCTION_SETS[_SET], made_by_intel()))
 # ---- OpenMP -----------------------------------------------------------------------------------------------
 
 def openmp_threads():
-    """What OpenMP would use now: OMP_NUM_THREADS and omp_set_num_threads are in it. 1 without OpenMP.
-
-    Affinity, too, but as it was when OpenMP was loaded: asked for again, as it may have been narrowed since.
-    """
-    cdef int most = omp_get_max_threads()
-    return most if most == 1 else min(most, omp_get_num_procs())
+    """What OpenMP would use now: OMP_NUM_THREADS, omp_set_num_threads and affinity are in it. 1 without OpenMP."""
+    return openmp_max_threads()
 
 
 def built_with_openmp():
     return bool(BUILT_WITH_OPENMP)
+
+
+def openmp_runtime():
+    """Whose threads the next parallel call uses: the path of the runtime that the process has loaded, or words."""
+    return openmp_library().decode(errors="replace")
 
 
 def most_threads():
@@ -100,16 +100,13 @@ def most_threads():
 
 cdef int team(int wanted) noexcept:
     """How many of so many threads, at most MOST_THREADS, a parallel region can have; to be asked before each."""
-    return ensure_startable(wanted) if wanted > 1 else 1
+    return startable_threads(wanted) if wanted > 1 else 1
 
 
 cdef finish_region(RegionTimer *timer, Py_ssize_t items):
     """Tell threads.report_wait how a parallel region went."""
-    waited = omp_get_wtime() - timer.done
+    waited = clock_seconds() - timer.done
     threads.report_wait(timer.done - timer.begin, waited, timer.items / <double>items)
-
-
-prepare_forks()     # see _team.h
 
 
 # ---- memory -----------------------------------------------------------------------------------------------

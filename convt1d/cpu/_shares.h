@@ -22,13 +22,17 @@
 
 /* Per share, the parts that are left: the first of them, and in the lower half the one behind the last. */
 typedef struct {
-    int threads;
+    ptrdiff_t items;
+    int threads, parts;
     volatile uint32_t left[MOST_THREADS];
 } Shares;
 
-static inline void share_out(Shares *shares, int parts, int threads)
+static inline void share_out(Shares *shares, ptrdiff_t items, int threads)
 {
+    int parts = items < (ptrdiff_t)threads * SHARE_PARTS ? (int)items : threads * SHARE_PARTS;
+    shares->items = items;
     shares->threads = threads;
+    shares->parts = parts;
     for (int t = 0; t < threads; t++)
         shares->left[t] = (uint32_t)(parts * t / threads) << 16 | (uint32_t)(parts * (t + 1) / threads);
 }
@@ -48,11 +52,11 @@ static inline int exchanged(volatile uint32_t *left, uint32_t before, uint32_t a
 #endif
 }
 
-/* The next part for a thread, or -1 where none is left. */
-static inline int next_part(Shares *shares, int thread)
+/* Whether there are more work items for a thread, side by side, and which. */
+static inline int next_items(Shares *shares, int thread, ptrdiff_t *first, ptrdiff_t *past)
 {
     for (;;) {
-        int from = thread;
+        int from = thread, part;
         uint32_t left = shares->left[thread];
         for (int t = 0; t < shares->threads && parts_left(shares->left[thread]) <= 0; t++)
             if (parts_left(shares->left[t]) > parts_left(left)) {
@@ -60,9 +64,13 @@ static inline int next_part(Shares *shares, int thread)
                 left = shares->left[t];
             }
         if (parts_left(left) <= 0)
-            return -1;
-        if (exchanged(&shares->left[from], left, from == thread ? left + 0x10000 : left - 1))
-            return (int)(from == thread ? left >> 16 : (left & 0xffff) - 1);
+            return 0;
+        if (exchanged(&shares->left[from], left, from == thread ? left + 0x10000 : left - 1)) {
+            part = (int)(from == thread ? left >> 16 : (left & 0xffff) - 1);
+            *first = shares->items * part / shares->parts;
+            *past = shares->items * (part + 1) / shares->parts;
+            return 1;
+        }
     }
 }
 #endif

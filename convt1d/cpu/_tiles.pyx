@@ -26,8 +26,8 @@ from convt1d.cpu._microkernels cimport TRIPLES, Microkernels, Prefetch, end_nont
 from convt1d.cpu._pack cimport even_taps, find_rows
 from convt1d.cpu._rows cimport load_tile
 from convt1d.cpu._runtime cimport (
-    MOST_THREADS, SHARE_PARTS, RegionTimer, Shares, add_items, begin_region, finish_region, give_workspace,
-    microkernels_for, next_part, share_out, take_workspace, team,
+    MOST_THREADS, RegionTimer, Shares, add_items, begin_region, finish_region, give_workspace, join_team,
+    microkernels_for, next_items, share_out, take_workspace, team,
 )
 from convt1d.cpu._tile cimport Activation, Block, Call, Entry, Layer, Ops, Row, Tile, Weights
 from convt1d.cpu.kernels cimport direct, fused, fused_winograd, gemm, winograd
@@ -36,6 +36,8 @@ import numpy as np
 
 from convt1d import memory
 from convt1d.cpu import _runtime
+
+join_team()
 
 cdef Ops _ops[5][2]
 direct.fill(_ops[0])
@@ -185,7 +187,7 @@ cdef void run_tile(const Layer *layer, const Call *call, Tile *tile, Py_ssize_t 
 cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int threads, void **workspaces,
                     RegionTimer *timer, real unused) noexcept nogil:
     cdef Py_ssize_t item
-    cdef int thread, parts
+    cdef int thread
     cdef Shares shares
     cdef LoadedTile loaded
     if threads == 1:            # no parallel region at all
@@ -195,25 +197,21 @@ cdef void run_items(const Layer *layer, const Call *call, Py_ssize_t items, int 
         if call.cut.nontemporal:
             end_nontemporal_stores()
         return
-    parts = <int>min(items, <Py_ssize_t>threads * SHARE_PARTS)
-    share_out(&shares, parts, threads)
+    share_out(&shares, items, threads)
     begin_region(timer)
     for thread in prange(threads, schedule="static", chunksize=1, num_threads=threads):
-        run_share[real](layer, call, items, &shares, parts, thread, <real *>workspaces[thread], timer)
+        run_share[real](layer, call, &shares, thread, <real *>workspaces[thread], timer)
 
 
-cdef void run_share(const Layer *layer, const Call *call, Py_ssize_t items, Shares *shares, int parts, int thread,
-                    real *workspace, RegionTimer *timer) noexcept nogil:
-    cdef Py_ssize_t item, end
+cdef void run_share(const Layer *layer, const Call *call, Shares *shares, int thread, real *workspace,
+                    RegionTimer *timer) noexcept nogil:
+    cdef Py_ssize_t item, first, past
     cdef LoadedTile loaded
-    cdef int part = next_part(shares, thread)
     loaded.tile = -1
-    while part >= 0:
-        end = items * (part + 1) // parts
-        for item in range(items * part // parts, end):
+    while next_items(shares, thread, &first, &past):
+        for item in range(first, past):
             run_item[real](layer, call, item, &loaded, workspace)
-        add_items(timer, end - items * part // parts)
-        part = next_part(shares, thread)
+        add_items(timer, past - first)
     if call.cut.nontemporal:
         end_nontemporal_stores()
 
@@ -249,23 +247,41 @@ cdef Activation activation_of(activation, const double *identity):
 
 # ---- packed weights ---------------------------------------------------------------------------------------
 
-cdef void pack_item(const Layer *layer, const Weights *of_all, Py_ssize_t group_size, const Row *rows, Py_ssize_t item,
-                    Py_ssize_t parts, Py_ssize_t step, Py_ssize_t steps, real *packed, real *sizes,
-                    Py_ssize_t taps) noexcept nogil:
-    """Some channels of a group, of some blocks: the weights are read about in the order in which they lie."""
-    cdef Py_ssize_t part = item % parts, c = item // parts % steps * step, group = item // parts // steps, b
-    cdef Py_ssize_t first = layer.nblocks * part // parts, past = layer.nblocks * (part + 1) // parts
-    cdef Weights weights = of_all[0]
+# How the packing of a layer is cut into work items, each some channels of a group, of some blocks: the weights are read
+# about in the order in which they lie.
+cdef struct Packing:
+    Weights weights
+    const Row *rows
+    Py_ssize_t group_size           # weights of a group, as they came
+    Py_ssize_t parts, step, steps   # of the blocks; channels, and how many times so many a group has
+    Py_ssize_t count, taps          # rows, and taps of each whose sizes are wanted, or 0
+
+
+cdef void pack_share(const Layer *layer, const Packing *packing, Shares *shares, int thread, real *packed,
+                     real *sizes) noexcept nogil:
+    cdef Py_ssize_t item, first, past
+    while next_items(shares, thread, &first, &past):
+        for item in range(first, past):
+            pack_item[real](layer, packing, item, packed, sizes + item // packing.parts * packing.count * packing.taps)
+
+
+cdef void pack_item(const Layer *layer, const Packing *packing, Py_ssize_t item, real *packed,
+                    real *sizes) noexcept nogil:
+    cdef Py_ssize_t part = item % packing.parts, c = item // packing.parts % packing.steps * packing.step
+    cdef Py_ssize_t group = item // packing.parts // packing.steps, b
+    cdef Py_ssize_t first = layer.nblocks * part // packing.parts, past = layer.nblocks * (part + 1) // packing.parts
+    cdef Weights weights = packing.weights
+    cdef const Row *rows = packing.rows
     cdef const Block *block
-    weights.w = <const real *>weights.w + group * group_size
+    weights.w = <const real *>weights.w + group * packing.group_size
     packed += group * layer.group_size
     for b in range(past):
         block = &layer.blocks[b]
         if b >= first:
-            layer.ops.pack(layer, block, &weights, rows, c, min(c + step, layer.shape.channels), packed + block.weights,
-                           sizes)
+            layer.ops.pack(layer, block, &weights, rows, c, min(c + packing.step, layer.shape.channels),
+                           packed + block.weights, sizes)
         rows += block.rows
-        sizes += block.rows * taps
+        sizes += block.rows * packing.taps
 
 
 cdef bint are_even(const Layer *layer, real *sizes, Py_ssize_t steps, Py_ssize_t rows, Py_ssize_t taps) noexcept nogil:
@@ -387,21 +403,26 @@ cdef class Kernel:
     cdef _pack(self, weight, int threads, real unused):
         cdef real[::1] packed = self.packed
         cdef Layer *layer = &self.layer
-        cdef Weights weights
+        cdef Packing packing
+        cdef Weights *weights = &packing.weights
         cdef Row *rows
         cdef real[::1] sizes
-        cdef Py_ssize_t item, group, b, size = sizeof(real), count = 0, taps = self.plan.problem.taps
-        cdef Py_ssize_t step = PACKED_CHANNELS * layer.input_rows.count
-        cdef Py_ssize_t steps = (layer.shape.channels + step - 1) // step, items = layer.shape.groups * steps, parts = 1
+        cdef Shares shares
+        cdef int thread
+        cdef Py_ssize_t b, items, size = sizeof(real), count = 0
         cdef Py_buffer buffer
         serial = packed.shape[0] <= <Py_ssize_t>self.machine.tuning.memory.pack_serial
         threads = team(1 if serial else min(threads, MOST_THREADS))
+        packing.step = PACKED_CHANNELS * layer.input_rows.count
+        packing.steps = (layer.shape.channels + packing.step - 1) // packing.step
+        packing.parts, items = 1, layer.shape.groups * packing.steps
         if threads > 1:
-            parts = min(layer.nblocks, (4 * threads + items - 1) // items)
+            packing.parts = min(layer.nblocks, (4 * threads + items - 1) // items)
         for b in range(layer.nblocks):
             count += layer.blocks[b].rows
-        sizes = np.zeros(items * count * taps if layer.ratio else 1, self.packed.dtype)
-        rows = <Row *>malloc(count * sizeof(Row))
+        packing.count, packing.taps = count, self.plan.problem.taps if layer.ratio else 0
+        sizes = np.zeros(max(1, items * count * packing.taps), self.packed.dtype)
+        packing.rows = rows = <Row *>malloc(count * sizeof(Row))
         if rows == NULL:
             raise MemoryError("no memory for the table of rows")
         PyObject_GetBuffer(weight, &buffer, PyBUF_STRIDED_RO)
@@ -410,17 +431,17 @@ cdef class Kernel:
             weights.channel = buffer.strides[1 if layer.shape.correlates else 0] // size
             weights.output = buffer.strides[0 if layer.shape.correlates else 1] // size
             weights.tap = buffer.strides[2] // size
-            group = weight.shape[0] // layer.shape.groups * (buffer.strides[0] // size)   # groups divide the first axis
+            # groups divide the first axis
+            packing.group_size = weight.shape[0] // layer.shape.groups * (buffer.strides[0] // size)
             count = 0
             for b in range(layer.nblocks):
-                find_rows(layer, &layer.blocks[b], &weights, rows + count)
+                find_rows(layer, &layer.blocks[b], weights, rows + count)
                 count += layer.blocks[b].rows
+            share_out(&shares, items * packing.parts, threads)
             with nogil:
-                for item in prange(items * parts, num_threads=threads, schedule="dynamic"):
-                    pack_item[real](layer, &weights, group, rows, item, parts, step, steps, &packed[0],
-                                    &sizes[item // parts * count * taps if layer.ratio else 0],
-                                    taps if layer.ratio else 0)
-                self.even = not layer.ratio or are_even[real](layer, &sizes[0], steps, count, taps)
+                for thread in prange(threads, schedule="static", chunksize=1, num_threads=threads):
+                    pack_share[real](layer, &packing, &shares, thread, &packed[0], &sizes[0])
+                self.even = not layer.ratio or are_even[real](layer, &sizes[0], packing.steps, count, packing.taps)
             self.weights = &packed[0]
         finally:
             PyBuffer_Release(&buffer)
@@ -594,7 +615,7 @@ def activate(int kind, const double[::1] a, const double[::1] b, const real[:, :
         return
     threads = team(max(1, min(threads, MOST_THREADS)))
     with nogil:
-        for item in prange(x.shape[0] * channels * parts, num_threads=threads, schedule="static"):
+        for item in prange(x.shape[0] * channels * parts, num_threads=threads, schedule="static", chunksize=1):
             n, c, at = item // parts // channels, item // parts % channels, item % parts * ACTIVATED
             microkernels.activate(kind, &x[n, c, at], NULL, &y[n, c, at], min(ACTIVATED, length - at), a[c * next],
                                   b[c * next])

@@ -158,7 +158,6 @@ typedef struct {
                    ptrdiff_t rows, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t ahead);
     void (*pair_taps)(void *out, ptrdiff_t ldo, ptrdiff_t plane, const void *taps, ptrdiff_t n, ptrdiff_t rows,
                       ptrdiff_t ahead);
-    void (*combine_taps)(void *kinds, ptrdiff_t kind, ptrdiff_t n);
     void (*add_sizes)(void *sums, void *largest, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n);
     void (*correlate)(const void *const *rows, ptrdiff_t stride, ptrdiff_t nrows, const void *x, ptrdiff_t ldx,
                       void *c, ptrdiff_t ldc, ptrdiff_t steps, ptrdiff_t n, ptrdiff_t ahead);

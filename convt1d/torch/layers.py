@@ -65,11 +65,11 @@ class ConvTranspose1d(Layer, nn.ConvTranspose1d):
     ----------
     in_channels, out_channels, kernel_size, stride : int
         As torch's.
-    padding : int or (int, int)
+    padding : int or (int, int), default 0
         As torch's; a pair is ``(left, right)``.
     output_padding, groups, bias, dilation : int, bool
         As torch's.
-    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "zeros"
         How the input continues outside its L samples; torch refuses all but the first.
     device, dtype : torch.device, torch.dtype
         As torch's: float32, float64, complex64, complex128, float16 or bfloat16. The input must be on the CPU.
@@ -249,7 +249,7 @@ class Conv1d(Layer, nn.Conv1d):
         As torch's; a pair is ``(left, right)``.
     dilation, groups, bias : int, bool
         As torch's.
-    padding_mode : {"zeros", "reflect", "replicate", "circular"}
+    padding_mode : {"zeros", "reflect", "replicate", "circular"}, default "zeros"
         As torch's; reflections may be longer than the input.
     device, dtype : torch.device, torch.dtype
         As of `ConvTranspose1d`.

@@ -8,6 +8,7 @@ What a node may make is bounded before it runs, and what all of them may make by
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -15,7 +16,8 @@ import numpy as np
 from .. import files
 
 MOST_NODES = 1000  # that one value may depend on
-MOST_EVALUATED = 20_000  # in all, of a model
+MOST_EVALUATED = 8_000  # in all, of a model
+MOST_VISITS = 300_000  # of a node's inputs, in all, to see what values depend on
 LEAST_BYTES = 2**28  # that may be computed in all, of a model; or this many times what is stored of it:
 RATIO = 64
 
@@ -48,6 +50,16 @@ class Graph:
         self.stored = {} if function else {tensor.name: tensor for tensor in proto.initializer}
         self.producers = {output: node for node in proto.node for output in node.output if output}
         self.inputs = set(proto.input) if function else {info.name for info in proto.input}
+        self.outputs = set(proto.output) if function else {info.name for info in proto.output}
+
+    @functools.cached_property
+    def users(self):
+        """Name -> the nodes that take it."""
+        found: dict = {}
+        for node in self.proto.node:
+            for name in set(node.input):
+                found.setdefault(name, []).append(node)
+        return found
 
     def home(self, name):
         """The graph that stores or computes a name."""
@@ -68,10 +80,22 @@ class Constants:
         self._path = path
         self._opsets = list(model.opset_import)
         self._counted = set()
-        self._nodes, self._bytes = MOST_EVALUATED, LEAST_BYTES
+        self._nodes, self._bytes, self._visits = MOST_EVALUATED, LEAST_BYTES, MOST_VISITS
+        self._found = {}
 
     def find(self, graph, name):
         """What a name stands for: a TensorProto where it is stored as it is, else the computed array."""
+        if (graph, name) not in self._found:
+            try:
+                self._found[graph, name] = self._find(graph, name)
+            except (ValueError, TypeError, OSError) as error:
+                self._found[graph, name] = error
+        found = self._found[graph, name]
+        if isinstance(found, Exception):
+            raise found.with_traceback(None)
+        return found
+
+    def _find(self, graph, name):
         home, wanted = graph.home(name), name
         for _ in range(MOST_NODES):
             if wanted in home.stored:
@@ -94,7 +118,7 @@ class Constants:
     def _evaluate(self, graph, name):
         values = {}
         try:
-            for home, node in _ordered(graph, name):
+            for home, node in self._ordered(graph, name):
                 inputs = [self._input(home, given, values) for given in node.input]
                 outputs = self._run(node, inputs)
                 names = [output for output in node.output if output]
@@ -102,6 +126,36 @@ class Constants:
         except (ValueError, TypeError) as error:
             raise ValueError(f"{name!r} does not follow from stored tensors: {error}") from None
         return values[id(graph.home(name)), name]
+
+    def _ordered(self, graph, name):
+        """(graph, node) of all that `name` depends on, each after what it needs."""
+        order, open_, done = [], set(), set()
+        stack = [(graph.home(name), name)]
+        while stack:
+            self._visits -= 1
+            if self._visits < 0:
+                raise ValueError(f"the values of the model depend on more than {MOST_VISITS} inputs of nodes")
+            home, wanted = stack[-1]
+            key = id(home), wanted
+            if wanted in home.stored or key in done:
+                stack.pop()
+                continue
+            node = home.producers[wanted]
+            if key in open_:
+                stack.pop()
+                done.update((id(home), output) for output in node.output)
+                order.append((home, node))
+                continue
+            if len(open_) >= MOST_NODES:
+                raise ValueError(f"it depends on more than {MOST_NODES} nodes")
+            open_.add(key)
+            for given in node.input:
+                if given:
+                    needed = home.home(given)
+                    if (id(needed), given) in open_ - done:
+                        raise ValueError(f"{given!r} depends on itself")
+                    stack.append((needed, given))
+        return order
 
     def _input(self, graph, name, values):
         """An input of a node, from what is stored or was computed; None if it is left out."""
@@ -162,34 +216,6 @@ class Constants:
         ends = [[helper.make_value_info(n, TypeProto()) for n in names if n] for names in (given, node.output)]
         graph = helper.make_graph([node], "node", *ends)
         return ReferenceEvaluator(helper.make_model(graph, opset_imports=self._opsets)).run(None, given)
-
-
-def _ordered(graph, name):
-    """(graph, node) of all that `name` depends on, each after what it needs."""
-    order, open_, done = [], set(), set()
-    stack = [(graph.home(name), name)]
-    while stack:
-        home, wanted = stack[-1]
-        key = id(home), wanted
-        if wanted in home.stored or key in done:
-            stack.pop()
-            continue
-        node = home.producers[wanted]
-        if key in open_:
-            stack.pop()
-            done.update((id(home), output) for output in node.output)
-            order.append((home, node))
-            continue
-        if len(open_) >= MOST_NODES:
-            raise ValueError(f"it depends on more than {MOST_NODES} nodes")
-        open_.add(key)
-        for given in node.input:
-            if given:
-                needed = home.home(given)
-                if (id(needed), given) in open_ - done:
-                    raise ValueError(f"{given!r} depends on itself")
-                stack.append((needed, given))
-    return order
 
 
 def _elements(op, inputs, attributes, outputs):

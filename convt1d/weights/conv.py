@@ -18,52 +18,59 @@ from __future__ import annotations
 from typing import Any
 
 from .. import arrays, files
-from .. import geometry as geometry_module
 from ..geometry import as_int
 from . import keras_jax, onnx, sources, state
-from .parts import only, same
+from .parts import check_convolution, one_axis, only, same
 
 #: A layer's settings beside its sizes, which a .npz file may hold beside the weights.
-SETTINGS = ("stride", "padding", "dilation", "groups", "padding_mode")
+SETTINGS = state.CONVOLUTION_SETTINGS
 
 
 def _layer(name: str, weight: Any, bias: Any, groups: Any = None, **sliding: Any) -> Any:
     """What every reader returns, checked."""
     weight = arrays.as_weight(weight, name)
-    out_channels, per_group, kernel_size = weight.shape
-    if groups is None:
-        if per_group == 1 < out_channels:
-            raise TypeError(
-                f"groups must be given: {name} of shape {weight.shape} is that of a depthwise layer "
-                f"(groups={out_channels}) and of one with a single input channel (groups=1)"
-            )
-        groups = 1
+    geometry = check_convolution(weight.shape, groups=groups_of(name, weight.shape, groups), **sliding)
     dtype = arrays.layer_dtype(weight.dtype)
-    groups = as_int("groups", groups, 1)
-    geometry = geometry_module.check_convolution(
-        per_group * groups, out_channels, kernel_size, groups=groups, **sliding
-    )
     if bias is not None:
-        bias = arrays.cast("bias", arrays.as_shaped("bias", bias, (out_channels,)), dtype)
+        bias = arrays.cast("bias", arrays.as_shaped("bias", bias, (geometry.out_channels,)), dtype)
     return geometry, weight, bias
 
 
-_LAYOUTS = state.LAYOUTS | {"mlx": (0, 2, 1)}
+def groups_of(name: str, shape: Any, groups: Any = None) -> Any:
+    """The groups of a convolution: those given, else 1 unless the shape leaves a doubt."""
+    if groups is None and shape[1] == 1 < shape[0]:
+        raise TypeError(
+            f"groups must be given: {name} of shape {shape} is that of a depthwise layer "
+            f"(groups={shape[0]}) and of one with a single input channel (groups=1)"
+        )
+    return 1 if groups is None else groups
 
 
 def from_state_dict(mapping: Any, prefix: str = "", **settings: Any) -> Any:
-    found = state.find(mapping, prefix, _LAYOUTS)
+    found = state.find(mapping, prefix, state.CONVOLUTION_LAYOUTS)
     return _layer(found.name, found.weight, found.bias, **settings)
 
 
 def from_torch(module: Any, trust: bool = False) -> Any:
-    if getattr(module, "transposed", True) or len(getattr(module, "kernel_size", ())) != 1:
+    kernel = getattr(module, "kernel_size", ())
+    if getattr(module, "transposed", True) or not isinstance(kernel, tuple) or len(kernel) not in (1, 2):
         raise TypeError(f"module must be a torch.nn.Conv1d, got {type(module).__name__}")
     if not trust:
         state.check_plain(module, "Conv1d")
-    padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)
-    settings = {name: getattr(module, name) for name in ("stride", "dilation", "groups", "padding_mode")}
-    return from_state_dict(module.state_dict(), padding=padding, **settings)
+    named = isinstance(module.padding, str)  # "same" pads no axis of one tap
+    paddings = (0,) * len(kernel) if named else module.padding
+    try:
+        axis = one_axis(kernel, module.stride, paddings, (0,) * len(kernel))
+    except ValueError as error:
+        raise TypeError(f"module must be a torch.nn.Conv1d, got {type(module).__name__}: {error}") from None
+    return from_state_dict(
+        module.state_dict(),
+        stride=module.stride[axis],
+        padding=module.padding if named else paddings[axis],
+        dilation=module.dilation[axis],
+        groups=module.groups,
+        padding_mode=module.padding_mode,
+    )
 
 
 def from_file(path: Any, name: str | None = None, **settings: Any) -> Any:
@@ -78,11 +85,13 @@ def from_file(path: Any, name: str | None = None, **settings: Any) -> Any:
         if unknown := set(settings) - set(SETTINGS):
             raise TypeError(f"settings must be of {', '.join(SETTINGS)}; got {sorted(unknown)}")
         with files.arrays_of(path) as mapping:
-            prefix = name if name is not None else only(state.prefixes(mapping), "name")
-            settings = state.stored_settings(mapping, state.prefix_of(prefix), SETTINGS) | settings
+            if name is None:
+                listed = state.candidates(mapping, transposed=False)
+                name = only([f.name for f in listed if not f.problem] or [f.name for f in listed], "name")
+            settings = state.stored_settings(mapping, state.prefix_of(name), SETTINGS) | settings
             if "padding" not in settings:
                 raise TypeError("padding must be given: the file does not hold it")
-            return from_state_dict(mapping, prefix, **settings)
+            return from_state_dict(mapping, name, **settings)
 
 
 def from_onnx(model_or_path: Any, node: str | None = None, *, length: int | None = None) -> Any:

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from .. import files
-from ..geometry import SETTINGS, Geometry, as_int, as_length, output_length
+from ..geometry import Geometry, as_int, as_length, output_length
 from .constants import Constants, Graph
-from .parts import LayerInfo, check, crops, layer, listed, one_axis, only, same
+from .parts import LayerInfo, check, check_convolution, crops, layer, listed, one_axis, only, same
 
 _MOST_INLINED = 100_000  # nodes that the functions of a model may become
 
@@ -177,8 +177,10 @@ def _describe(node):
         axis, geometry = node.geometry(shape, None)
         known["weight_shape"] = (*shape[:2], shape[2 + axis])
         node.find(2)
-        checked = check(known["weight_shape"], **geometry)
-        known |= {name: getattr(checked, name) for name in SETTINGS if name != "padding_mode"}
+        checked = (check if node.proto.op_type == "ConvTranspose" else check_convolution)(
+            known["weight_shape"], **geometry
+        )
+        known |= {name: getattr(checked, name) for name in geometry}
         constant, known["remark"] = node.surroundings(axis, checked.out_channels)
         if constant is not None:
             known["remark"] = "; ".join(filter(None, ["the constant Add behind it is its bias", known["remark"]]))
@@ -321,10 +323,9 @@ class Node:
     def surroundings(self, axis, channels):
         """The constant that an Add behind the node adds to each channel, or None; and what else follows, in words."""
         name, constant, rank = self.proto.output[0], None, len(self.weight_spec()[0]) - 2
-        ends = {info.name for info in self._graph.proto.output}
         while True:
-            users = [node for node in self._graph.proto.node if name in node.input]
-            if name in ends or len(users) != 1 or not users[0].output:
+            users = self._graph.users.get(name, [])
+            if name in self._graph.outputs or len(users) != 1 or not users[0].output:
                 return constant, ""
             user, name = users[0], users[0].output[0]
             rank -= user.op_type == "Squeeze"

@@ -7,21 +7,21 @@ from dataclasses import dataclass
 
 from .. import arrays
 from .. import geometry as geometry_module
-from ..geometry import Geometry, as_int
+from ..geometry import ConvGeometry, Geometry, as_int
 
 MOST_NAMES = 12  # in an error message
 
 
 @dataclass(frozen=True, slots=True)
 class LayerInfo:
-    """A transposed convolution in a file, as `list_layers` finds it; None where the file does not say.
+    """A layer in a file, as `list_layers` finds it; None where the file does not say.
 
     Attributes
     ----------
     name : str
-        What `ConvTranspose1d.from_file` takes as its `name`.
+        What `from_file` takes as its `name`.
     weight_shape : (int, int, int) or None
-        C_in, C_out / groups, K.
+        C_in, C_out / groups, K; of a convolution C_out, C_in / groups, K.
     dtype : str or None
         Type of the weights.
     bias : bool
@@ -66,6 +66,13 @@ def check(shape, *, groups=1, **sliding) -> Geometry:
     c_in, per_group, kernel_size = shape
     groups = as_int("groups", groups, 1)
     return geometry_module.check(c_in, per_group * groups, kernel_size, groups=groups, **sliding)
+
+
+def check_convolution(shape, *, groups=1, **sliding) -> ConvGeometry:
+    """The same of a convolution."""
+    c_out, per_group, kernel_size = shape
+    groups = as_int("groups", groups, 1)
+    return geometry_module.check_convolution(per_group * groups, c_out, kernel_size, groups=groups, **sliding)
 
 
 def layer(name, weight, bias, **geometry):

@@ -23,13 +23,15 @@ _RECIPE = (
 _PICKLES = (".pt", ".pth", ".bin", ".ckpt", ".pkl", ".pickle")
 
 
-def list_layers(path) -> list[LayerInfo]:
-    """Every 1-D transposed convolution in a file.
+def list_layers(path, transposed: bool = True) -> list[LayerInfo]:
+    """Every 1-D transposed convolution in a file, or every convolution.
 
     Parameters
     ----------
     path : str or os.PathLike
-        A .onnx, .safetensors or .npz file; or a sharded model's folder, or its .safetensors.index.json.
+        A .onnx, .safetensors, .npz or .npy file; or a sharded model's folder, or its .safetensors.index.json.
+    transposed : bool, default True
+        False lists what `Conv1d.from_file` reads, in place of what `ConvTranspose1d.from_file` does.
 
     Returns
     -------
@@ -47,7 +49,7 @@ def list_layers(path) -> list[LayerInfo]:
     -----
     A .onnx file holds operators, so the list is exact. Nodes inside functions of the model are listed as a problem.
     The others hold named arrays only: listed is every 3-D array named ``weight``, also under weight_norm or
-    spectral_norm, whose bias fits. An ordinary convolution has weights of the same rank and may be among them.
+    spectral_norm, whose bias fits. Both kinds of convolution have weights of this rank, so one may be among the other.
 
     Examples
     --------
@@ -64,9 +66,9 @@ def list_layers(path) -> list[LayerInfo]:
     suffix = suffix_of(path)
     with files.reading(path):
         if suffix == ".onnx":
-            return onnx.layers_of(files.onnx_model(path), path)
+            return onnx.layers_of(files.onnx_model(path), path, "ConvTranspose" if transposed else "Conv")
         with files.arrays_of(path) as mapping:
-            return candidates(mapping)
+            return candidates(mapping, transposed)
 
 
 def from_file(path, name=None, **geometry):
@@ -125,8 +127,8 @@ def refuse_pickle(path) -> None:
 def suffix_of(path) -> str:
     refuse_pickle(path)
     suffix = Path(path).suffix.lower()
-    if suffix in (".onnx", ".safetensors", ".npz"):
+    if suffix in (".onnx", ".safetensors", ".npz", ".npy"):
         return suffix
     if files.shards_index(path) is not None:
         return ".safetensors"
-    raise ValueError(f"path must end in .onnx, .safetensors or .npz, got {str(path)!r}")
+    raise ValueError(f"path must end in .onnx, .safetensors, .npz or .npy, got {str(path)!r}")

@@ -10,7 +10,7 @@ import numpy as np
 
 from .. import arrays, files
 from ..geometry import SETTINGS
-from .parts import LayerInfo, check, layer, listed, one_axis
+from .parts import LayerInfo, check, check_convolution, layer, listed, one_axis
 
 # What names a weight in a state: as it is, or under weight_norm (old and new); then what cannot be taken.
 _OLD_NORM = ("weight_g", "weight_v")
@@ -18,8 +18,15 @@ _PARAMETRIZED = "parametrizations."
 _NEW_NORM = (_PARAMETRIZED + "weight.original0", _PARAMETRIZED + "weight.original1")
 _FORMS = ("weight", "weight_orig", _PARAMETRIZED + "weight.original", _OLD_NORM[1], _NEW_NORM[1])
 
-# Layout, as the metadata of a .safetensors file names it -> where torch's axes of a transposed kernel are in it.
+# Layout, as the metadata of a .safetensors file names it -> where torch's axes of a kernel are in it.
 LAYOUTS = dict.fromkeys(("", "pt", "np", "numpy", "paddle"), (0, 1, 2)) | {"mlx": (2, 0, 1)}
+
+# The same for convolutions, and the settings that these have.
+CONVOLUTION_SETTINGS = tuple(name for name in SETTINGS if name != "output_padding")
+CONVOLUTION_LAYOUTS = LAYOUTS | {"mlx": (0, 2, 1)}
+
+# Framework of an array -> the layout of its layers' kernels.
+_FRAMEWORKS = {"mlx": "mlx", "jax": "flax", "jaxlib": "flax", "keras": "tf", "tensorflow": "tf"}
 
 # Members of a class that decide what a layer computes; a subclass that brings one of its own is another layer.
 _DECIDING = ("__call__", "_call_impl", "forward", "_output_padding", "weight", "bias")
@@ -32,6 +39,7 @@ class Found(NamedTuple):
     weight: np.ndarray  # 3-D, folded, in torch's order of axes
     bias: np.ndarray | None
     sure: bool  # whether the order of axes is known, not assumed
+    anyones: bool  # whether it lies in a .npz file, which any system writes
 
 
 def from_state_dict(mapping, prefix="", *, groups=None, **sliding):
@@ -67,7 +75,8 @@ def find(mapping, prefix, layouts=LAYOUTS) -> Found:
         raise ValueError(
             f"{name} of the layout (C_out, K, C_in) of MLX needs a bias of {weight.shape[0]} values, got {bias.shape}"
         )
-    return Found(name, weight.transpose(axes), bias, layout != "" or arrays.is_tensor(given[-1]))
+    sure, anyones = layout != "" or arrays.is_tensor(given[-1]), isinstance(mapping, files.Npz)
+    return Found(name, weight.transpose(axes), bias, sure, anyones)
 
 
 def groups_of(found, groups=None):
@@ -86,7 +95,8 @@ def groups_of(found, groups=None):
             f"{found.name[:-1].removesuffix('weight')}bias' must have a multiple of C_out / groups = {per_group} "
             f"values, in groups that divide C_in = {c_in}, got shape {found.bias.shape}"
         )
-    if groups is None and not found.sure and 1 < fitting < c_in == found.bias.size:
+    doubtful = not found.sure and fitting < c_in == found.bias.size and (fitting > 1 or found.anyones)
+    if groups is None and doubtful:
         raise ValueError(
             f"groups must be given for {found.name} of shape {found.weight.shape} with a bias of {c_in} values: "
             f"groups={fitting} if this is torch's layout, transpose(2, 0, 1) if it is that of MLX, (C_out, K, C_in)"
@@ -141,9 +151,13 @@ def check_plain(module, operator="ConvTranspose1d"):
 
 def _layout(mapping, key, layouts):
     """The layout of an array, and where torch's axes are in it."""
-    layout = mapping.layout(key) if hasattr(mapping, "layout") else ""
+    if hasattr(mapping, "layout"):
+        layout = mapping.layout(key)
+    else:
+        layout = _FRAMEWORKS.get(type(mapping[key]).__module__.partition(".")[0], "")
     if layout not in layouts:
-        way = {"tf": "; give the kernel to from_keras", "flax": "; give the kernel to from_jax"}.get(layout, "")
+        reader = {"tf": "from_keras", "flax": "from_jax"}.get(layout)
+        way = f"; give the kernel to {reader}, or np.asarray of it if its axes are torch's" if reader else ""
         raise ValueError(f"{key!r} is in the layout of format {layout!r}, which is not known here{way}")
     if layout == "mlx" and not key.endswith("weight"):
         raise ValueError(f"{key!r} is under weight_norm in the layout of MLX, which is not read; fold it first")
@@ -261,10 +275,11 @@ def as_numpy(name, value):
     return arrays.tensor_values(name, value) if arrays.is_tensor(value) else arrays.as_array(name, value)
 
 
-def candidates(mapping) -> list[LayerInfo]:
-    """What in a mapping from names to arrays may be a transposed convolution."""
+def candidates(mapping, transposed=True) -> list[LayerInfo]:
+    """What in a mapping from names to arrays may be a transposed convolution, or a convolution."""
     found = []
     shape: Any
+    layouts, fitting = (LAYOUTS, _groups) if transposed else (CONVOLUTION_LAYOUTS, _one_group)
     for prefix, names in _by_layer(mapping).items():
         forms = [form for form in _FORMS if form in names]
         shape, dtype = _spec(mapping, names[forms[0]]) if forms else ((), "")
@@ -275,17 +290,18 @@ def candidates(mapping) -> list[LayerInfo]:
         if len(shape) != 3 or 0 in shape:
             continue
         try:
-            shape = tuple(shape[axis] for axis in _layout(mapping, names[forms[0]], LAYOUTS)[1])
+            shape = tuple(shape[axis] for axis in _layout(mapping, names[forms[0]], layouts)[1])
         except ValueError as error:
             problem = str(error)
-        if not problem and bias is not None and not _groups(shape, bias):
+        if not problem and bias is not None and not fitting(shape, bias):
             continue
-        groups = None if problem else bias and _groups(shape, bias)
         try:
             _check_shards(mapping, prefix, names)
             _weight_keys(prefix, names)
-            settings = ({"groups": groups} if groups else {}) | stored_settings(mapping, prefix)
-            checked = check(shape, **settings)
+            groups = fitting(shape, bias) if transposed and bias and not problem else None
+            stored = stored_settings(mapping, prefix, SETTINGS if transposed else CONVOLUTION_SETTINGS)
+            settings = ({"groups": groups} if groups else {}) | stored
+            checked: Any = (check if transposed else check_convolution)(shape, **settings)
             known = {setting: getattr(checked, setting) for setting in settings if setting != "padding_mode"}
         except (ValueError, TypeError) as error:
             problem = problem or str(error)
@@ -293,14 +309,9 @@ def candidates(mapping) -> list[LayerInfo]:
     return found
 
 
-def prefixes(mapping) -> list[str]:
-    """The layers of either operator in a mapping: what has a weight of three axes."""
-    found = []
-    for prefix, names in _by_layer(mapping).items():
-        form = next((form for form in _FORMS if form in names), None)
-        if form is not None and len(_spec(mapping, names[form])[0]) == 3:
-            found.append(prefix.removesuffix("."))
-    return found
+def _one_group(weight_shape, bias_shape):
+    """1 if a convolution's weight and bias belong together, else None: they do not tell the groups."""
+    return 1 if bias_shape == weight_shape[:1] else None
 
 
 def _spec(mapping, name):

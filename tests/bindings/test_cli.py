@@ -277,7 +277,7 @@ def test_explain_plot(run, tmp_path):
         (["--weights", "w.pt"], "w.pt: .pt files are pickles"),
         (["--weights", "w.txt"], "--weights must end in .npz or .npy"),
         (["--weights", "no.npy"], "no.npy: No such file"),
-        (["--weights", "flat.npy"], r"weight must be 3-D, got shape \(3,\)"),
+        (["--weights", "flat.npy"], r"'weight' must be 3-D or 4-D, got shape \(3,\)"),
         (["--weights", "empty.npy"], "kernel_size must be at least 1, got 0"),
         (["--weights", "zeros.npy", "--plot", "p.png"], "weight must be finite and not all zero"),
     ],
@@ -497,7 +497,7 @@ def test_npy_shapes(apply, x_shape, weight_shape, y_shape):
     x, weight = integers(x_shape), integers(weight_shape, seed=1)
     np.save("x.npy", x)
     np.save("w.npy", weight)
-    y = apply()
+    y = apply("--groups", 1)
     assert y.shape == y_shape
     expected = convt1d.conv_transpose1d(x[np.newaxis] if x.ndim == 1 else x, weight)
     np.testing.assert_array_equal(y, expected.reshape(y_shape))
@@ -669,7 +669,73 @@ def test_pieces_of_a_batch(apply, monkeypatch):
     x, weight = integers((17, 2, 10)), integers((2, 1, 3))
     np.save("x.npy", x)
     np.save("w.npy", weight)
-    np.testing.assert_array_equal(apply(), convt1d.conv_transpose1d(x, weight))
+    np.testing.assert_array_equal(apply("--groups", 1), convt1d.conv_transpose1d(x, weight))
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz"])
+def test_a_depthwise_weight_says_no_groups(apply, run, suffix):
+    x, weight = integers((4, 20)), integers((4, 1, 5), seed=1)
+    np.save("x.npy", x)
+    np.save("w.npy", weight)
+    np.savez("w.npz", weight=weight, stride=2)
+    argv = ["--stride", 2, "--groups"]
+    for groups in (4, 1):
+        expected = convt1d.conv_transpose1d(x, weight, stride=2, groups=groups)
+        np.testing.assert_array_equal(apply(*argv, groups, "--force", weights="w" + suffix), expected)
+    code, out, err = run(
+        "apply", "--stride", "2", "--weights", "w" + suffix, "--input", "x.npy", "--output", "y.npy", "--force"
+    )
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "groups=4 for a depthwise layer, groups=1 for a sum of 4 channels" in err
+
+
+# apply --conv ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["zeros", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize(("stride", "dilation", "padding"), [(1, 1, (3, 0)), (2, 3, (4, 4)), (3, 1, (0, 2))])
+def test_convolution(apply, run, monkeypatch, mode, stride, dilation, padding):
+    monkeypatch.setattr(cli, "PIECE", 1)
+    x, weight, bias = integers((2, 4, 201)), integers((6, 2, 5), seed=1), integers((6,), seed=2)
+    np.save("x.npy", x)
+    np.savez("w.npz", weight=weight, bias=bias, padding=padding, groups=2)
+    np.save("w.npy", weight)
+    np.save("b.npy", bias)
+    argv = ["--conv", "--stride", stride, "--dilation", dilation, "--padding-mode", mode]
+    expected = convt1d.conv1d(x, weight, bias, stride, padding, dilation, 2, padding_mode=mode)
+    np.testing.assert_array_equal(apply(*argv, weights="w.npz"), expected)
+    more = ["--padding", *padding, "--groups", 2, "--bias", "b.npy", "--force"]
+    np.testing.assert_array_equal(apply(*argv, *more), expected)
+    if mode != "circular":
+        np.testing.assert_array_equal(apply(*argv, "--stream", 7, "--force", weights="w.npz"), expected)
+    assert run("layers", "--conv", "w.npz") == (
+        0,
+        "(no name): 4 -> 6 channels, kernel 5, stride ?, padding 3 0, groups 2, bias, float64\n".replace(
+            "padding 3 0", f"padding {padding[0]} {padding[1]}" if padding[0] != padding[1] else f"padding {padding[0]}"
+        ),
+        "",
+    )
+
+
+def test_convolutions_of_a_model(apply, run):
+    pytest.importorskip("onnx")
+    layer = convt1d.Conv1d(4, 6, 5, 2, (2, 1), 2, 2, rng=0)
+    layer.to_onnx("w.onnx")
+    x = integers((4, 40)).astype(np.float32)
+    np.save("x.npy", x)
+    np.testing.assert_array_equal(apply("--conv", weights="w.onnx"), layer(x))
+    line = "conv: 4 -> 6 channels, kernel 5, stride 2, padding 2 1, groups 2, dilation 2, bias, float32\n"
+    assert run("layers", "--conv", "w.onnx") == (0, line, "")
+    assert run("layers", "w.onnx") == (0, "no 1-D transposed convolution in w.onnx\n", "")
+
+
+def test_convolution_of_a_wave_file(apply, ecg):
+    wavfile.write("x.wav", 8000, ecg)
+    np.save("w.npy", np.ones((1, 1, 4), np.float32) / 4)
+    apply("--conv", "--stride", 4, input="x.wav", output="y.wav")
+    rate, y = wavfile.read("y.wav")
+    assert rate == 2000
+    np.testing.assert_allclose(y, ecg[: ecg.size // 4 * 4].reshape(-1, 4).mean(axis=1) / 2**15, atol=1e-6)
 
 
 # apply --stream ----------------------------------------------------------------
@@ -933,7 +999,11 @@ def test_output_mode_and_link(run, files):
     ("error", "code", "message"),
     [
         (KeyboardInterrupt(), 130, "convt1d: interrupted\n"),
-        (OSError(28, "No space left on device"), 2, "convt1d: error: [Errno 28] No space left on device\n"),
+        (
+            OSError(28, "No space left on device"),
+            2,
+            "convt1d: error: {} cannot be written: [Errno 28] No space left on device\n",
+        ),
     ],
 )
 @pytest.mark.parametrize("exists", [False, True])
@@ -947,8 +1017,35 @@ def test_interrupted_while_writing(run, files, monkeypatch, error, code, message
         raise error
 
     monkeypatch.setattr(np, "save", save)
-    assert run(*ARGV, "--force") == (code, "", message)
+    assert run(*ARGV, "--force") == (code, "", message.format(os.path.realpath("y.npy")))
     assert contents(files) == before
+
+
+@pytest.mark.parametrize("stream", [[], ["--stream", "40"]])
+@pytest.mark.parametrize(("name", "change"), [("a.npy", "cut"), ("a.wav", "cut"), ("a.npy", "replaced")])
+def test_an_input_that_changes_is_an_error(run, files, monkeypatch, name, change, stream):
+    """Touching what is mapped and no longer there would end the process (SIGBUS)."""
+    np.save("a.npy", np.ones((1, 50_000), np.float32))
+    wavfile.write("a.wav", RATE, np.ones(50_000, np.float32))
+    before, reader = sorted(contents(files)), cli.files.reader
+
+    def changed(mapped, path):
+        if path.name != name:
+            return reader(mapped, path)
+        read = reader(mapped, path)
+        if change == "replaced":
+            os.replace("x.npy", path)
+        else:
+            os.truncate(path, 5000)
+        return read
+
+    monkeypatch.setattr(cli.files, "reader", changed)
+    code, out, err = run("apply", "--weights", "w.npy", "--input", name, "--output", "y.npy", *stream)
+    assert (code, out) == (2, "")
+    assert f"--input {name} cannot be read: " in err
+    assert {"cut": "was cut short meanwhile", "replaced": "another file took its place"}[change] in err
+    assert "y.npy" not in contents(files)
+    assert len(contents(files)) == len(before) - (change == "replaced")
 
 
 def test_interrupted_while_computing(run, files, monkeypatch):
@@ -1092,7 +1189,7 @@ BAD = [
     bad("no taps", prepare=saved("w.npy", np.ones((1, 1, 0))), match="kernel_size|weight"),
     bad(
         "channels",
-        prepare=saved("w.npy", np.ones((2, 1, 4))),
+        prepare=saved("w.npy", np.ones((2, 2, 4))),
         match=r"1 channel\(s\), but the weights take 2$",
     ),
     bad("bias shape", "--bias", "b.npy", prepare=saved("b.npy", np.ones(2)), match="bias"),
@@ -1171,7 +1268,13 @@ BAD = [
     bad("empty", prepare=garbage("x.npy", b""), match=r"--input x\.npy cannot be read"),
     bad("cut", prepare=cut_short("x.npy"), match=r"--input x\.npy cannot be read"),
     bad("stereo", prepare=saved("x.npy", np.ones((2, 9))), match="but the weights take 1; --per-channel"),
-    bad("per channel", "--per-channel", prepare=saved("w.npy", np.ones((2, 1, 4))), match=r"\(1, C_out, K\)"),
+    bad("per channel", "--per-channel", prepare=saved("w.npy", np.ones((2, 2, 4))), match=r"\(1, C_out, K\)"),
+    bad("conv channels", "--conv", prepare=saved("w.npy", np.ones((2, 3, 4))), match="but the weights take 3$"),
+    bad("conv output_padding", "--conv", "--output-padding", "1", match="--output-padding is for transposed"),
+    bad("conv groups", "--conv", prepare=saved("w.npy", np.ones((3, 1, 4))), match="groups=3.* and .*groups=1"),
+    bad("conv padding", "--conv", weights="w.npz", prepare=saved_npz(weight=WEIGHT), match="--padding must be given"),
+    bad("conv rate", "--conv", "--stride", "7", input="x.wav", output="y.wav", match="a multiple of the convolution's"),
+    bad("conv per channel", "--conv", "--per-channel", prepare=saved("w.npy", np.ones((2, 3, 4))), match="C_out, 1, K"),
     bad(
         "beyond memory",
         *("--stride", str(2**31 - 1)),

@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Numbers: precision, and how far NaN, inf and large values reach."""
 
+import json
+import pathlib
+
 import ml_dtypes
 import naive
 import numpy as np
@@ -147,11 +150,12 @@ def errors(x, w, stride, bias=None):
     return abs(y - exact - offset), 4 * np.sqrt(terms) * np.finfo(x.dtype).eps * (size + abs(offset)), size
 
 
-def plain_sums(x, w, stride):
+def plain_sums(x, w, stride, dilation=1):
     """The definition, one tap at a time."""
-    y = np.zeros((*x.shape[:-2], w.shape[1], (x.shape[-1] - 1) * stride + w.shape[2]))
+    last = (x.shape[-1] - 1) * stride
+    y = np.zeros((*x.shape[:-2], w.shape[1], last + dilation * (w.shape[2] - 1) + 1))
     for k in range(w.shape[2]):
-        y[..., k : k + (x.shape[-1] - 1) * stride + 1 : stride] += w[..., k].T @ x
+        y[..., dilation * k : dilation * k + last + 1 : stride] += w[..., k].T @ x
     return y
 
 
@@ -266,3 +270,25 @@ def test_plain_products_are_a_setting(monkeypatch):
     monkeypatch.setenv("CONVT1D_KERNEL", "other")
     with pytest.raises(ValueError, match="gemm, direct, plain, got 'other'"):
         convt1d.conv1d(np.zeros((1, 4)), np.zeros((1, 1, 2)))
+
+
+LAYERS = json.loads((pathlib.Path(__file__).parents[2] / "bench" / "layers.json").read_text())["layers"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spoil", [scales_of_taps, window, silence])
+@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case[0])
+def test_real_layers_keep_the_bound(case, spoil):
+    """All layers of bench/layers.json, with up to 512 channels in and out, as the package chooses their kernels."""
+    _, _, c_in, c_out, K, stride, _, _, dilation, groups, _ = case
+    c_in, c_out = min(c_in, 512), min(c_out, 512)
+    rng = np.random.default_rng(0)
+    x, w = rng.standard_normal((1, c_in, 120)), rng.standard_normal((c_in, c_out // groups, K))
+    spoil(rng, x, w, stride)
+    x, w = x.astype("f4"), w.astype("f4")
+    y = convt1d.conv_transpose1d(x, w, stride=stride, dilation=dilation, groups=groups)
+    parts = list(zip(np.split(x.astype(float), groups, 1), np.split(w.astype(float), groups), strict=True))
+    exact = np.concatenate([plain_sums(*part, stride, dilation) for part in parts], 1)
+    size = np.concatenate([plain_sums(*map(abs, part), stride, dilation) for part in parts], 1)
+    terms = c_in // groups * -(-K // stride) + 1
+    assert (abs(y - exact) <= 4 * np.sqrt(terms) * np.finfo("f4").eps * size).all()

@@ -8,6 +8,7 @@ import pathlib
 import pickle
 import tempfile
 
+import differential
 import fuzz_kernels
 import hostile
 import naive
@@ -339,3 +340,13 @@ def test_a_life(force):
             deadline=None,
         ),
     )
+
+
+@pytest.mark.reliability
+def test_hostile_numbers():
+    """A minute, in full ten, of random layers and kernels against the definition; every kernel had its turn."""
+    counts = differential.main(size(60, 600), seed=np.random.SeedSequence().entropy % 2**31)
+    print(counts)
+    for kernel in kernels.names():
+        assert any(kernel in name.split() for name in counts), counts
+    assert counts["outputs held to the bound"] > 10**5

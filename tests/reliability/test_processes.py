@@ -58,6 +58,26 @@ def python(code, *arguments, timeout=600, **env):
     return run.stdout
 
 
+# Other libraries with threads of their own, which have used them.
+BESIDE = {
+    "": "",
+    "torch": "import torch; torch.ones(10**7).add(1)",
+    "sklearn": """
+from sklearn.ensemble import HistGradientBoostingRegressor
+rows = rng.standard_normal((20000, 10))
+HistGradientBoostingRegressor(max_iter=3).fit(rows, rows[:, 0])
+""",
+}
+
+
+@pytest.fixture(params=BESIDE)
+def beside(request):
+    """Code that comes before or after our first parallel call; it ends in a new line."""
+    if request.param:
+        pytest.importorskip(request.param)
+    return BESIDE[request.param] + "\n"
+
+
 # --- threads ------------------------------------------------------------------------------------------------------
 
 THREADS = """
@@ -122,8 +142,8 @@ with ThreadPoolExecutor(4) as pool:
 """
 
 
-def test_thread_pool():
-    assert python(POOL) == "True\n"
+def test_thread_pool(beside):
+    assert python(beside + POOL) == "True\n"
 
 
 # --- forks --------------------------------------------------------------------------------------------------------
@@ -157,9 +177,13 @@ print(statuses, done, fork(0), right())
 """
 
 
-def test_prefork():
+@pytest.mark.parametrize("late", [False, True])
+def test_prefork(beside, late):
     """As gunicorn does: workers forked from a warmed-up parent, replaced, and with children of their own."""
-    assert python(PREFORK) == "[0, 0, 0, 0] [0, 0, 0] 0 True\n"
+    if late and not beside.strip():
+        pytest.skip("no other library")
+    code = "right()\n" + beside + PREFORK if late else beside + PREFORK
+    assert python(code) == "[0, 0, 0, 0] [0, 0, 0] 0 True\n"
 
 
 FORK_IN_C = """
@@ -174,9 +198,9 @@ print(wait(child), right())
 """
 
 
-def test_a_fork_that_python_does_not_see():
+def test_a_fork_that_python_does_not_see(beside):
     """As uWSGI's: no hook of os.register_at_fork is called before it."""
-    assert python(FORK_IN_C) == "0 True\n"
+    assert python(beside + FORK_IN_C) == "0 True\n"
 
 
 MULTIPROCESSING = """
@@ -313,3 +337,48 @@ def test_a_busy_machine(record_property):
     record_property("busy", text)
     one, two = float(text.split()[0]), float(text.split()[-5])
     assert two <= 1.5 * one
+
+
+BESIDE = {
+    "torch": """
+import torch
+def other():
+    return float((torch.ones(512, 512) @ torch.ones(512, 512)).sum())
+""",
+    "sklearn": """
+from sklearn.cluster import KMeans
+points = np.random.default_rng(0).standard_normal((3000, 8))
+def other():
+    return float(KMeans(4, n_init=1, max_iter=5, random_state=0).fit(points).inertia_)
+""",
+}
+
+
+@pytest.mark.parametrize("loaded", ["before", "after"])
+@pytest.mark.parametrize("name", BESIDE)
+def test_beside_other_libraries(name, loaded):
+    """Which bring an OpenMP runtime of their own: in turns, from threads, in forks of the process that used both."""
+    pytest.importorskip(name)
+    script = """
+expected = other()
+for _ in range(5):
+    found = []
+    threads = [threading.Thread(target=lambda: found.append(right())) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    np.testing.assert_allclose(other(), expected, rtol=1e-5)
+    for thread in threads:
+        thread.join()
+    assert found == [True] * 3
+for _ in range(3):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if right() and right(3) else 1)
+    assert right()
+    assert wait(child) == 0
+print("right")
+"""
+    early, late = ("import numpy as np\n" + BESIDE[name], "") if loaded == "before" else ("", BESIDE[name])
+    command = [sys.executable, "-W", "ignore", "-c", early + COMMON + late + script]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+    assert (run.returncode, run.stdout) == (0, "right\n"), run.stderr

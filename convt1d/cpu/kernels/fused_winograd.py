@@ -35,7 +35,10 @@ def plan(problem: Problem, machine: Machine, forced: str = "") -> Plan | Refusal
         if estimated < least:
             return Refusal(f"the estimated gain is {estimated:.2f}, less than {least:.2f}")
     # x of a vector of columns is read from L1, and all of a block's weights from L2
-    each, unit = problem.channels * winograd.weights(winograd.PAIRS, problem.taps) * problem.size, machine.lanes(problem.size)
+    each, unit = (
+        problem.channels * winograd.weights(winograd.PAIRS, problem.taps) * problem.size,
+        machine.lanes(problem.size),
+    )
     rows = int(np.clip(tuning.winograd.fused_block_bytes // each, machine.rows, tuning.tile.block_rows))
     found = parts.lay_out(
         name,

@@ -72,7 +72,8 @@ cdef inline Py_ssize_t packed(const Layer *layer, Py_ssize_t taps) noexcept nogi
 cdef inline void pack(const Layer *layer, const Block *block, const Weights *weights, const Row *row, Py_ssize_t c0,
                       Py_ssize_t c1, real *out, real *sizes) noexcept nogil:
     cdef Py_ssize_t piece = layer.piece_channels, first = c0 // piece * piece, past, half, r, rows, taps, width
-    out += first * (block.long_rows * packed(layer, layer.own[0]) + (block.rows - block.long_rows) * packed(layer, layer.own[0] - 1))
+    out += first * (block.long_rows * packed(layer, layer.own[0])
+                    + (block.rows - block.long_rows) * packed(layer, layer.own[0] - 1))
     while first < c1:
         past = min(first + piece, layer.shape.channels)
         for half in range(2):
@@ -93,8 +94,8 @@ cdef inline void pack_register_block(const Layer *layer, const Weights *weights,
                                      Py_ssize_t taps, real *out, real *sizes) noexcept nogil:
     """Channels c0 .. c1-1 of a piece of the channels first .. past-1."""
     cdef Taps found = taps_of(layer, taps)
-    cdef Py_ssize_t each = found.pairs * width, kind = (past - first) * each, all = (past - first) * packed(layer, taps) * width
-    cdef Py_ssize_t m, at
+    cdef Py_ssize_t each = found.pairs * width, kind = (past - first) * each, m, at
+    cdef Py_ssize_t all = (past - first) * packed(layer, taps) * width
     pack_pairs[real](layer, weights, row, width, c0, c1, 0, found.pairs, width, kind, out + (c0 - first) * each, all,
                      sizes)
     out += 3 * kind + (c0 - first) * width
@@ -104,7 +105,17 @@ cdef inline void pack_register_block(const Layer *layer, const Weights *weights,
         gather[real](layer, weights, row, width, c0, c1, m, m + 1, layer.own[0], out + at, all)
         add_sizes[real](layer, out + at, c1 - c0, 1, width, sizes + m)
     if found.triples:
-        layer.microkernels.combine_taps(out, kind, (c1 - c0) * width)
+        combine_taps[real](out, kind, (c1 - c0) * width)
+
+
+cdef inline void combine_taps(real *out, Py_ssize_t kind, Py_ssize_t n) noexcept nogil:
+    """(a + b + c) / 2 and (b - a - c) / 2 of n triples, of which c, a and b are packed."""
+    cdef Py_ssize_t i
+    cdef real ends
+    for i in range(n):
+        ends = out[3 * kind + i] + out[2 * kind + i]
+        out[i] = (ends + out[4 * kind + i]) * <real>0.5
+        out[kind + i] = (out[4 * kind + i] - ends) * <real>0.5
 
 
 cdef inline void add_sizes(const Layer *layer, const real *taps, Py_ssize_t channels, Py_ssize_t n, Py_ssize_t width,
@@ -177,7 +188,8 @@ cdef inline bint find_apart(const Layer *layer, const real *x, Py_ssize_t ldx, P
         return found
     # of x[2j-1] - x[2j] and x[2j-1] + x[2j] the larger is the sum of both sizes, and all twice the larger of the two
     layer.microkernels.add_sizes(apart, largest, x if layer.own[1] == ONLY_TRIPLES else x + plane, ldx, rows, room)
-    layer.microkernels.add_sizes(apart, largest, x + (2 if layer.own[1] == ONLY_TRIPLES else 4) * plane, ldx, rows, room)
+    layer.microkernels.add_sizes(apart, largest, x + (2 if layer.own[1] == ONLY_TRIPLES else 4) * plane, ldx, rows,
+                                 room)
     for q in range(n):
         apart[q] = not (largest[q] <= 4 * (apart[q] - 2 * largest[q]) and apart[q] <= most)
         found |= apart[q] != 0
@@ -210,7 +222,8 @@ cdef inline void multiply(const Layer *layer, const Call *call, const Block *blo
     rows.layer, rows.tile, rows.ldc = layer, tile, call.cut.ldc
     rows.next_tile, rows.next_ldx = tile.prefetch.next_tile, tile.prefetch.next_ldx
     rows.nexts = 2 if tile.prefetch.next_tile != tile.prefetch.x_ahead else 0
-    w += block.weights + tile.piece.c0 * (block.long_rows * packed(layer, layer.own[0]) + others * packed(layer, layer.own[0] - 1))
+    w += block.weights + tile.piece.c0 * (block.long_rows * packed(layer, layer.own[0])
+                                          + others * packed(layer, layer.own[0] - 1))
     for half in range(2):
         taps = layer.own[0] - half
         end = block.long_rows if half == 0 else block.rows

@@ -38,6 +38,7 @@ from ..problem import Problem
 name = "winograd"
 PAIRS, SINGLES, TRIPLES, ONLY_TRIPLES = range(4)  # the planes that `pair` of load.inc makes
 PLANES = 3, 4, 6, 4
+NARROW = 64  # columns of a narrow tile and their history
 MOST_TAPS = 64  # of a branch
 FEWEST_CHANNELS = 4
 RATIO = 4.0  # of the sizes of two taps of a pair, at most
@@ -98,10 +99,15 @@ def unfit(problem: Problem, machine: Machine) -> str:
 
 
 def kind_of(problem: Problem) -> int:
-    """The planes that a tile has for each row of x. Three taps at once only where all branches have the same odd
-    number: a column's x[2j-1] and x[2j] then are samples of every output that the pairs before them make of it."""
+    """The planes that a tile has for each row of x.
+
+    Three taps at once only where all branches have the same odd number, so that both columns' outputs sum over the
+    x[2j-1] and x[2j] of each pair; and, beside pairs, where the planes of all channels fit into the workspace.
+    """
     if problem.long == problem.count and problem.taps % 2:
-        return ONLY_TRIPLES if problem.taps == 3 else TRIPLES
+        kind = ONLY_TRIPLES if problem.taps == 3 else TRIPLES
+        if problem.channels * PLANES[kind] * NARROW * problem.size <= parts.X_BYTES or kind == ONLY_TRIPLES:
+            return kind
     return SINGLES if problem.taps % 2 or problem.long < problem.count else PAIRS
 
 
@@ -137,7 +143,7 @@ def packed(problem: Problem) -> Callable[[int, int], int]:
 
 def pair_columns(problem: Problem) -> int:
     """Columns that a branch's taps reach over."""
-    return problem.taps // 2 if problem.long == problem.count else ceil_div(problem.taps, 2)
+    return ceil_div(problem.taps, 2) if kind_of(problem) == SINGLES else problem.taps // 2
 
 
 def run(problem: Problem, machine: Machine) -> int:
