@@ -4,6 +4,7 @@
     python bench/decoders.py                              every decoder of bench/models, one thread
     python bench/decoders.py --only dac snac --seconds 10 --output FILE.json     adds to the file, if it is there
     python bench/decoders.py --chunks 0.1 0.012           streamed, against runtimes with the overlap they need
+    python bench/decoders.py --through torch onnx         what users of either get by one line, beside the same peers
     python bench/decoders.py --layers --only dac          the conv1d layers of a model, each alone
     python bench/decoders.py --realtime 10000             chunks of 20 ms of HiFi-GAN V1 and SNAC, one after another
     python bench/decoders.py --table FILE.json            what a file holds, as Markdown
@@ -97,6 +98,29 @@ def ours(decoder, model, inputs, threads):
     except convert.NoStep:
         return eager(decoder, convert.by_hand(model, threads), inputs, threads)
     return lambda x: step(x, workers=threads)
+
+
+def through_torch(decoder, model, inputs, threads):
+    """The torch model after `replace` and `freeze`, without another edit."""
+    import copy
+
+    from convt1d.torch import freeze, replace
+
+    model = copy.deepcopy(model)
+    replace(model, activations=True)
+    freeze(model)
+    return eager(decoder, model, inputs, threads)
+
+
+def through_onnx(decoder, model, inputs, threads):
+    """The exported model after `accelerate`."""
+    from convt1d.onnx import accelerate
+
+    session = accelerate(exported(model, inputs), threads=threads)
+    return lambda *inputs: session.run(None, {f"x{i}": x for i, x in enumerate(inputs)})[0]
+
+
+WAYS = {"torch": through_torch, "onnx": through_onnx}
 
 
 def eager(decoder, model, inputs, threads):
@@ -226,11 +250,11 @@ def check(deviations, what):
         raise SystemExit(f"{what}: off by more than {TOLERANCE} of the peak: {wrong}")
 
 
-def whole(name, decoder, peers, options):
-    """A signal at once, by everyone."""
+def whole(name, decoder, peers, options, way=ours):
+    """A signal at once, by everyone; ours in one of its ways."""
     model, inputs = decoder.model(), decoder.inputs(decoder.frames)
     reference = eager(decoder, model, inputs, options.threads)(*inputs).copy()
-    made = {"convt1d": ours, **peers}
+    made = {"convt1d": way, **peers}
     made = {each: build(decoder, model, inputs, options.threads) for each, build in made.items()}
     deviations = {each: deviation(call(*inputs), reference) for each, call in made.items()}
     check(deviations, name)
@@ -386,6 +410,7 @@ def arguments(argv):
     parser.add_argument("--peers", nargs="*", metavar="NAME", help=f"of {', '.join(PEERS)}; default: all but compile")
     parser.add_argument("--compile", action="store_true", help="torch.compile, too; needs a compiler")
     parser.add_argument("--chunks", nargs="+", type=float, metavar="SECONDS", help="streamed, in chunks so long")
+    parser.add_argument("--through", nargs="+", choices=list(WAYS), help="inside torch, or inside ONNX Runtime")
     parser.add_argument("--layers", action="store_true", help="the conv1d layers")
     parser.add_argument("--realtime", type=int, metavar="COUNT", help="so many chunks of 20 ms")
     parser.add_argument("--table", type=Path, metavar="FILE.json", help="print a result")
@@ -422,6 +447,13 @@ def subjects(parser, options):
         elif options.realtime:
             if options.only or name in ("hifigan_v1", "snac"):
                 yield "realtime", name, lambda name=name: realtime(name, DECODERS[name], options)
+        elif options.through:
+            for way in options.through:
+                yield (
+                    f"through {way}",
+                    name,
+                    lambda name=name, way=way: whole(name, DECODERS[name], peers, options, WAYS[way]),
+                )
         elif options.chunks:
             for seconds in options.chunks if DECODERS[name].streams else ():
                 yield (

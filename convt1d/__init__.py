@@ -55,7 +55,9 @@ For those who work on it: how a call flows, and where things live::
     initialize.py   first weights
     fit.py   weights from examples: sums over them, one small linear system per branch (layer.fit, layer.partial_fit)
     weights/     weights from torch, ONNX, Keras, JAX, MLX and files -> a layer, and back: what each system means
-    files.py     files from anyone, opened with care         onnx.py   the operator for ONNX' evaluator
+    files.py     files from anyone, opened with care
+    onnx.py      accelerate(model); the operator for ONNX' evaluator
+    graph.py     a model's operations, from torch or ONNX -> a Chain
     torch/       torch's layers, computed here; replace(model) puts them into a model
     sklearn.py   a transformer for scikit-learn's pipelines
     explain.py   which samples and taps make which output, and how evenly      plot.py   the same as pictures

@@ -90,7 +90,7 @@ class Resampler(nn.Module):
 
     def taps(self, x, factor=1):
         """For all channels of x, and the operator's other arguments."""
-        taps = factor * self.filter.expand(x.shape[1], -1, -1)
+        taps = factor * self.filter.expand(int(x.shape[1]), -1, -1)  # a number, as torch's exporter needs it
         flat = x.ndim == 3
         return (taps if flat else taps.unsqueeze(2)), (self.stride if flat else (1, self.stride))
 
@@ -107,7 +107,7 @@ class UpSample1d(Resampler):
         taps, stride = self.taps(x, self.ratio)
         x = functional.pad(x, (self.pad, self.pad) if x.ndim == 3 else (self.pad, self.pad, 0, 0), "replicate")
         up = functional.conv_transpose1d if x.ndim == 3 else functional.conv_transpose2d
-        return crop(up(x, taps, stride=stride, groups=x.shape[1]), (self.pad_left, self.pad_right))
+        return up(x, taps, stride=stride, groups=len(taps))[..., self.pad_left : -self.pad_right]
 
 
 class LowPassFilter1d(Resampler):
@@ -122,15 +122,15 @@ class LowPassFilter1d(Resampler):
         pads = (self.pad_left, self.pad_right)
         x = functional.pad(x, pads if x.ndim == 3 else (*pads, 0, 0), "replicate")
         down = functional.conv1d if x.ndim == 3 else functional.conv2d
-        return down(x, taps, stride=stride, groups=x.shape[1])
+        return down(x, taps, stride=stride, groups=len(taps))
 
 
 class Activation1d(nn.Module):
     """An activation at twice the rate; names as in BigVGAN."""
 
-    def __init__(self, activation, up, down):
+    def __init__(self, activation, taps):
         super().__init__()
-        self.act, self.upsample, self.downsample = activation, UpSample1d(up), LowPassFilter1d(down)
+        self.act, self.upsample, self.downsample = activation, UpSample1d(taps), LowPassFilter1d(taps)
 
     def forward(self, x):
         return self.downsample(self.act(self.upsample(x)))

@@ -16,7 +16,7 @@ def resampled_snake(channels):
     """A snake at twice the rate, between low-pass filters, depthwise."""
     n = np.arange(12) - 5.5
     taps = torch.tensor(np.sinc(n / 2) / 2 * np.kaiser(12, 4.66), dtype=torch.float32)
-    return Activation1d(Snake(channels, two=True), taps / taps.sum(), taps / taps.sum())
+    return Activation1d(Snake(channels, two=True), taps / taps.sum())
 
 
 def block(channels, kernel_size, dilations, twice, activation):

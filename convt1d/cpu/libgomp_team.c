@@ -251,6 +251,8 @@ static void *work_on(void *argument)
             work->part(work->argument, worker->number, work->size);
             put(worker, NULL);
         }
+    pthread_mutex_lock(&worker->mutex);     /* who dismissed it has let go */
+    pthread_mutex_unlock(&worker->mutex);
     pthread_mutex_destroy(&worker->mutex);
     pthread_cond_destroy(&worker->changed);
     free(worker);

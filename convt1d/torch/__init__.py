@@ -4,6 +4,7 @@
     model.py      replace(model), freeze(model), restore(model)
     layers.py     ConvTranspose1d, Conv1d: torch's layers; only what they run differs
     steps.py      activations and BigVGAN's resamplers that are computed here, and which modules are such
+    stream.py     stream(model, example): a decoder as a `ChainStream`; chain(model, example)
     operators.py  both operators as torch knows them, and the packed weights
 
 Only this package needs torch when it is imported; nothing else in convt1d imports it.
@@ -18,5 +19,6 @@ except ImportError as error:
 
 from .layers import Conv1d, ConvTranspose1d
 from .model import freeze, replace, restore
+from .stream import chain, stream
 
-__all__ = ["Conv1d", "ConvTranspose1d", "freeze", "replace", "restore"]
+__all__ = ["Conv1d", "ConvTranspose1d", "chain", "freeze", "replace", "restore", "stream"]
