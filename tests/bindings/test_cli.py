@@ -1406,7 +1406,7 @@ def test_works_without_stdout_and_stderr(files, closed):
 @pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="no /dev/stdin here")
 def test_devices_as_files(tmp_path):
     """/dev/stdin and /dev/stdout are what - is."""
-    write_pcm(tmp_path / "x.wav", 2, range(99))
+    write_pcm(str(tmp_path / "x.wav"), 2, range(99))
     np.save(tmp_path / "w.npy", np.ones((1, 1, 3), np.float32))
     argv = [sys.executable, "-m", "convt1d", "apply", "--weights", "w.npy", "--stride", "2"]
     written = []
