@@ -48,8 +48,8 @@ def replace(model: nn.Module, *, activations: bool = False) -> Turned:
     -------
     int
         How many modules were turned; its attribute `counts` is a dict of how many of each class. Left alone, and not
-        counted, are subclasses of torch's layers, and modules with another `forward`, on another device or of an element
-        type that is not computed here.
+        counted, are subclasses of torch's layers, and modules with another `forward`, on another device or of an
+        element type that is not computed here.
 
     Raises
     ------
