@@ -66,7 +66,7 @@ def main(argv=None):
     medians = {name: [1e6 * np.median(record[1:]) for record in records] for name, records in times.items()}
 
     print(f"{machine.describe()['processor']}, torch {torch.__version__}, {options.threads} thread(s)")
-    print(f"{sum(replaced.values())} layers turned, {options.turns} turns, outputs differ by {difference:.1e} at most")
+    print(f"{int(replaced)} layers turned, {options.turns} turns, outputs differ by {difference:.1e} at most")
     print(f"{'layer':<24} {'torch':>9} {'convt1d':>9} {'ratio':>7}")
     rows = [f"{i} -> {o}, K {k}, stride {s}" for i, o, k, s in hifigan.UPSAMPLE]
     totals = {name: sum(values) for name, values in medians.items()}

@@ -18,6 +18,7 @@ library does that, no gradient bookkeeping but where gradients are asked for, no
 """
 
 import contextlib
+import functools
 import importlib.metadata
 import importlib.util
 import json
@@ -198,13 +199,25 @@ class Convt1d(Implementation):
             return
         import convt1d
 
-        ours = convt1d.ConvTranspose1d(
-            layer.Cin, layer.Cout, layer.K, layer.stride, layer.padding, layer.output_padding, layer.groups,
-            True, layer.dilation, "zeros", dtype=weight.dtype,
-        )  # fmt: skip
-        ours.weight = weight
-        ours.bias = bias
+        def new_layer():
+            ours = convt1d.ConvTranspose1d(
+                layer.Cin, layer.Cout, layer.K, layer.stride, layer.padding, layer.output_padding, layer.groups,
+                True, layer.dilation, "zeros", dtype=weight.dtype,
+            )  # fmt: skip
+            ours.weight, ours.bias = weight, bias
+            return ours
+
+        def with_new_weights():
+            new = weight.copy()
+            return lambda x: convt1d.conv_transpose1d(
+                x, new, bias, layer.stride, layer.padding, layer.output_padding, layer.groups, layer.dilation,
+                workers=threads,
+            )  # fmt: skip
+
+        ours = new_layer()
         self._function, self._operator = ours, ours._operator
+        #: What to time for the first call of a layer, and for the function with weights that it has not met.
+        self.first, self.function = lambda: functools.partial(new_layer(), workers=threads), with_new_weights
         if layer.operator == "backward":
             self._function = lambda grad_output, workers: ours.backward(grad_output, x, workers=workers)
 

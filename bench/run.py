@@ -6,15 +6,18 @@
     python bench/run.py --threads 2 --output FILE.json
     python bench/run.py --variable-length                 does a new input length cost anything?
     python bench/run.py --operator backward               gradients; conv1d: the convolution with the same weights
+    python bench/run.py --beside torch,onnxruntime,sklearn --threads 2     who slows whom (beside.py)
 
-All implementations run in one process and in turns, so that a disturbance of the machine meets all alike;
-which one begins differs from round to round. In its turn an implementation runs for some milliseconds on two
-inputs used alternately. The first call of a turn finds caches that its predecessor emptied (and sleeping
-threads) and is not recorded; every other call is timed by itself, and medians over all turns are reported. An
-implementation has about a second for each layer and at least seven turns; one that needs hundreds of
-milliseconds a call has fewer. A call goes from NumPy array to NumPy array (--native: from and to the
-library's own arrays); weights are prepared before. With --operator backward the input is grad_output and all three
-gradients are asked for; x and what a library keeps of its forward call are there before.
+All implementations run in one process and in turns, so that a disturbance of the machine meets all alike; which one
+begins differs from round to round. A turn is one call on one of two inputs: it finds caches that its predecessor
+emptied, and that library's threads, asleep or not, as a call in a program does. Every call counts, and medians are
+reported. With --warm a turn takes some milliseconds of calls, the first of which is not recorded, and begins when
+all threads sleep. An implementation has about a second for each layer and at least seven turns; one that needs
+hundreds of milliseconds a call has fewer. "first" is our first call of a new layer, which packs the weights, and
+"function" a call of conv_transpose1d with new weights, both also in turns, and both in units of our other calls. A
+call goes from NumPy array to NumPy array (--native: from and to the library's own arrays); weights are prepared
+before. With --operator backward the input is grad_output and all three gradients are asked for; x and what a
+library keeps of its forward call are there before.
 
 The limits come from the same run: the FMA peak is the highest rate that a matrix product *or any
 implementation* reached anywhere in it, the bandwidth the best STREAM copy. FLOPs are 2·N·Cin·(Cout/g)·K·L;
@@ -25,6 +28,7 @@ makes fewer multiplications (Winograd's identity), only those count as a rate th
 
 import argparse
 import datetime
+import functools
 import gc
 import json
 import math
@@ -141,7 +145,7 @@ class Contender:
     def __init__(self, implementation, layer, parameters, inputs, options):
         self.name = implementation.name
         self.implementation = implementation(layer, *parameters, threads=options.threads)
-        self._native = options.native
+        self._native, self._warm = options.native, options.warm
         self.run = self.implementation.run if options.native else self.implementation.call
         self.inputs = [self.load(x) for x in inputs]
         self.outputs = [y for x in inputs for y in self._results(x)]
@@ -149,6 +153,9 @@ class Contender:
         # Ours on one thread, in the same turns: between runs of different minutes neighbours decide what threads gain.
         self.alone = getattr(self.implementation, "alone", None) if options.threads > 1 else None
         self.alone_times = []
+        self.others = {}
+        if hasattr(self.implementation, "first") and layer.operator == "forward" and not options.warm:
+            self.others = {"first": (self.implementation.first, []), "function": (self.implementation.function, [])}
 
     def _results(self, x):
         """What a call returns, one array or several, copied: the library may use their memory again."""
@@ -163,8 +170,8 @@ class Contender:
         single = timed(self.run, self.inputs[0])
         if single < budget:
             single = min(timed(self.run, x) for x in self.inputs + self.inputs)
-        self.leave_out = single < COLD
-        self.calls = min(500, max(1, int(TURN / single)))
+        self.leave_out = self._warm and single < COLD
+        self.calls = min(500, max(1, int(TURN / single))) if self._warm else 1
         cost = (self.calls + self.leave_out) * single
         least = MIN_TURNS if MIN_TURNS * cost <= 3 * budget else max(1, int(3 * budget / cost))
         self.turns = min(rounds, max(least, int(budget / cost)))
@@ -181,8 +188,14 @@ class Contender:
         for call in range(self.calls if self.alone else 0):
             self.alone_times.append(timed(self.alone, self.inputs[(round_ + call + 1) % 2]))
 
+    def once(self, name, round_):
+        """A turn of a call that meets its weights for the first time."""
+        prepare, times = self.others[name]
+        times.append(timed(prepare(), self.inputs[round_ % 2]))
+
     def figures(self):
         alone = {"alone_us": 1e6 * statistics.median(self.alone_times)} if self.alone_times else {}
+        alone |= {f"{name}_us": 1e6 * statistics.median(times) for name, (_, times) in self.others.items() if times}
         return alone | {
             "median_us": 1e6 * statistics.median(self.times),
             "min_us": 1e6 * min(self.times),
@@ -246,7 +259,8 @@ def measure(layer, implementations, options, probe, progress, skipped):
     for contender in contenders:
         contender.plan(options.budget, options.rounds)
     rounds = max((contender.turns for contender in contenders), default=0)
-    order = list(contenders)
+    order = [(contender, contender.turn) for contender in contenders]
+    order += [(each, functools.partial(each.once, name)) for each in contenders for name in each.others]
     shuffle = random.Random(0).shuffle
     rates = []
     gc.collect()
@@ -256,11 +270,11 @@ def measure(layer, implementations, options, probe, progress, skipped):
             progress.show(round_ / rounds, f"round {round_ + 1} of {rounds}")
             rates.append(probe.sample())
             shuffle(order)
-            for contender in order:
+            for contender, turn in order:
                 if contender.plays(round_, rounds):
-                    if options.threads > 1:
+                    if options.threads > 1 and options.warm:
                         settle()
-                    contender.turn(round_)
+                    turn(round_)
     finally:
         gc.enable()
     return {
@@ -302,6 +316,11 @@ def evaluate(results, figures):
         result["share_of_floor"] = result["floor_us"] / ours
         result["ratio_best"] = peers[result["best_peer"]] / ours if peers else None
         result["ratio_torch"] = peers["torch"] / ours if "torch" in peers else None
+        for name in ("first", "function"):
+            if found := result["implementations"]["convt1d"].get(f"{name}_us"):
+                result[f"ratio_{name}"] = found / ours
+                if name == "function" and "torch" in peers:
+                    result["ratio_function_torch"] = peers["torch"] / found
         alone = result["implementations"]["convt1d"].get("alone_us")
         result["ratio_alone"] = alone / ours if alone else None
 
@@ -316,7 +335,9 @@ def evaluate(results, figures):
         summary["median_ratio_alone"] = statistics.median(ratio for ratio, _ in threaded)
         summary["lowest_ratio_alone"] = min(threaded)
         summary["ratios_alone"] = len(threaded), sum(ratio >= 1.8 for ratio, _ in threaded)
-    for key in ("ratio_best", "ratio_torch"):
+    if found := [result["ratio_first"] for result in standard if "ratio_first" in result]:
+        summary["geomean_ratio_first"] = statistics.geometric_mean(found)
+    for key in ("ratio_best", "ratio_torch", "ratio_function_torch"):
         found = [(result[key], result["name"]) for result in standard if result.get(key)]
         if found:
             summary[f"geomean_{key}"] = statistics.geometric_mean(ratio for ratio, _ in found)
@@ -343,12 +364,13 @@ def evaluate(results, figures):
 def table(results, names):
     """The table's lines."""
     peers = [name for name in names if name != "convt1d"]
-    heads = ["us", "GFLOP/s", "peak", "floor", "probe", *peers, "best/ours", "torch/ours"]
+    heads = ["us", "first", "function", "GFLOP/s", "peak", "floor", "probe", *peers, "best/ours", "torch/ours"]
     yield f"{'layer':<21}" + "".join(f" {head:>{max(8, len(head) + 1)}}" for head in heads)
     for result in results:
         times = {name: each["median_us"] for name, each in result["implementations"].items()}
         cells = [
             _cell(times.get("convt1d"), ".1f"),
+            *(_cell(result.get(f"ratio_{name}"), ".2f") for name in ("first", "function")),
             _cell(result.get("gflops"), ".1f"),
             _cell(result.get("share_of_peak"), ".2f"),
             _cell(result.get("share_of_floor"), ".2f") + ("m" if result["floor"] == "memory" else " "),
@@ -380,10 +402,16 @@ def report(results, summary, figures, names):
     if any(result["extra"] for result in results):
         print("*: not one of layers.json; in no mean.")
     print()
-    for key, words in (("ratio_best", "best peer / ours"), ("ratio_torch", "torch / ours")):
+    for key, words in (
+        ("ratio_best", "best peer / ours"),
+        ("ratio_torch", "torch / ours"),
+        ("ratio_function_torch", "torch / our function with new weights"),
+    ):
         if f"geomean_{key}" in summary:
             lowest, name = summary[f"lowest_{key}"]
             print(f"{words}: geomean {summary[f'geomean_{key}']:.3f}, lowest {lowest:.3f} ({name})")
+    if "geomean_ratio_first" in summary:
+        print(f"first call / later ones: geomean {summary['geomean_ratio_first']:.2f}")
     if "median_share_of_peak" in summary:
         lowest, name = summary["lowest_share_of_peak"]
         print(
@@ -456,6 +484,10 @@ def arguments(argv):
         "--native", action="store_true", help="time each library on its own arrays, not from NumPy to NumPy"
     )
     parser.add_argument("--output", type=Path, metavar="FILE.json", help="default: under bench/results/")
+    parser.add_argument("--warm", action="store_true", help="turns of several calls, all but the first recorded")
+    parser.add_argument(
+        "--beside", type=lambda text: text.split(","), metavar="NAME,...", help="who slows whom, on all threads"
+    )
     parser.add_argument("--variable-length", action="store_true", help=f"{LENGTHS} lengths, instead of the layers")
     parser.add_argument("--short", action="store_true", help="a fifth of the time; for a look, not for the record")
     options = parser.parse_args(argv)
@@ -506,6 +538,18 @@ def main(argv=None):
     import numpy as np
     import peers
 
+    if options.beside:
+        import beside
+
+        figures = machine.describe()
+        document = {"date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"), "machine": figures}
+        document |= {
+            "threads": options.threads,
+            "beside": beside.beside(options.beside, options.layers, options.threads),
+        }
+        if options.output:
+            options.output.write_text(json.dumps(document, indent=1) + "\n")
+        return 0
     load_before = machine.load_average()
     warnings = []
     if load_before and load_before[0] > 0.3:
@@ -523,6 +567,7 @@ def main(argv=None):
         "operator": options.operator,
         "arrays": "native" if options.native else "numpy",
         "short": options.short,
+        "calls": "warm" if options.warm else "all",
         "machine": figures,
         "versions": {"python": platform.python_version(), **peers.versions(implementations)},
         "forced": {

@@ -675,11 +675,13 @@ def _layer_of(weight, bias, options, dtype):
 def _apply(args):
     """`_apply_files`, with files in the place of standard input and output."""
     with tempfile.TemporaryDirectory() as folder:
-        if args.input == STANDARD:
-            args.input = Path(folder) / f"stdin.{args.format}"
-            with args.input.open("xb") as file:
-                shutil.copyfileobj(sys.stdin.buffer, file)
-        if args.output != STANDARD:
+        if args.input == STANDARD or _is_device(args.input):
+            copy = Path(folder) / f"stdin.{args.format}"
+            with contextlib.ExitStack() as stack:
+                source = sys.stdin.buffer if args.input == STANDARD else stack.enter_context(args.input.open("rb"))
+                shutil.copyfileobj(source, stack.enter_context(copy.open("xb")))
+            args.input = copy
+        if args.output != STANDARD and args.output != Path("/dev/stdout"):
             print(f"wrote {args.output}: {_apply_files(args)}")
         else:
             args.output = Path(folder) / f"stdout.{args.format}"
@@ -687,6 +689,11 @@ def _apply(args):
             with args.output.open("rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
     return 0
+
+
+def _is_device(path):
+    """/dev/stdin, or what a shell's <(...) is: read once, to its end."""
+    return path.parts[:2] == ("/", "dev")
 
 
 def _apply_files(args):

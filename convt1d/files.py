@@ -97,6 +97,18 @@ def check_regular(path) -> None:
         raise ValueError("it is not a regular file")
 
 
+def check_stored(path) -> None:
+    """A regular file whose bytes are there: what reading it takes is in proportion to what is stored."""
+    check_regular(path)
+    found = os.stat(path)
+    stored = getattr(found, "st_blocks", found.st_size) * 512  # Windows does not tell
+    if found.st_size > max(UNPACKED_LEAST, UNPACKED_RATIO * stored):
+        raise ValueError(
+            f"it is a sparse file of {found.st_size} bytes of which {stored} are stored; refused beyond "
+            f"{UNPACKED_LEAST} bytes and {UNPACKED_RATIO} times"
+        )
+
+
 def reader(mapped: np.memmap, path) -> Callable[[np.ndarray], np.ndarray]:
     """What reads a part of a mapped file, given as a view of the map, from the file itself.
 
@@ -364,7 +376,7 @@ class Shards(_Arrays):
         file = self._members[name]
         if file not in self._open:
             path = self._folder / file
-            check_regular(path)
+            check_stored(path)
             self._open[file] = Safetensors(path, self._stack)
         if name not in self._open[file]:
             raise ValueError(f"{file} must hold {name!r}, as the index says")
@@ -391,7 +403,7 @@ def arrays_of(path):
             with contextlib.ExitStack() as stack:
                 yield Shards(path, stack)
             return
-    check_regular(path)
+    check_stored(path)
     with contextlib.ExitStack() as stack:
         yield kinds.get(path.suffix.lower(), Safetensors)(os.fspath(path), stack)
 
@@ -401,7 +413,7 @@ def arrays_of(path):
 
 def onnx_model(path):
     """The ModelProto in the file `path`, without what is stored outside it."""
-    check_regular(path)
+    check_stored(path)
     return onnx_message(Path(path).read_bytes())
 
 
@@ -464,7 +476,7 @@ def _external(name, tensor, path, size):
     target = os.path.realpath(os.path.join(roots[0], location))
     if os.path.isabs(location) or all(os.path.commonpath([root, target]) != root for root in roots):
         raise ValueError(f"{name} must be stored in the model's folder, got location {location!r}")
-    check_regular(target)
+    check_stored(target)
     offset, length = int(entries.get("offset", 0)), int(entries.get("length", size))
     if length != size:
         raise ValueError(f"{name} of shape {tuple(tensor.dims)} needs {size} bytes, got length {length}")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict, overload
 
 import numpy as np
 
@@ -14,12 +14,52 @@ from .gradients import NEEDS, Backward
 from .operator import Operator
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike
+    from typing import Unpack
+
+    from numpy.typing import ArrayLike, NDArray
 
     from .geometry import Padding, PaddingMode, Precision, Size
     from .gradients import Gradients
 
+    class Settings(TypedDict, total=False):
+        """What `conv_transpose1d` takes by name, for the overload of float32 in and out."""
 
+        stride: Size
+        padding: Padding
+        output_padding: Size
+        groups: int
+        dilation: Size
+        padding_mode: PaddingMode
+        channels_last: bool
+        out: NDArray[np.float32] | None
+        workers: int | None
+        precision: Precision
+
+
+@overload
+def conv_transpose1d(
+    x: NDArray[np.float32],
+    weight: NDArray[np.float32],
+    bias: NDArray[np.float32] | None = None,
+    **settings: Unpack[Settings],
+) -> NDArray[np.float32]: ...
+@overload
+def conv_transpose1d(
+    x: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    stride: Size = 1,
+    padding: Padding = 0,
+    output_padding: Size = 0,
+    groups: int = 1,
+    dilation: Size = 1,
+    *,
+    padding_mode: PaddingMode = "zeros",
+    channels_last: bool = False,
+    out: np.ndarray | None = None,
+    workers: int | None = None,
+    precision: Precision = "float32",
+) -> np.ndarray: ...
 def conv_transpose1d(
     x: ArrayLike,
     weight: ArrayLike,

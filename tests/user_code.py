@@ -6,6 +6,7 @@ from __future__ import annotations
 from typing import assert_type
 
 import numpy as np
+from numpy.typing import NDArray
 
 import convt1d
 from convt1d import threads
@@ -13,6 +14,9 @@ from convt1d import threads
 x = np.ones((1, 2, 8))
 layer = convt1d.ConvTranspose1d(2, 3, 4, stride=2, padding=(1, 0), bias=False, padding_mode="reflect", rng=0)
 assert_type(convt1d.conv_transpose1d([[1.0]], [[[1.0]]], None, 2, workers=1), np.ndarray)
+single = np.ones((1, 2, 8), np.float32)
+assert_type(convt1d.conv_transpose1d(single, single, stride=2, padding_mode="reflect"), NDArray[np.float32])
+convt1d.conv_transpose1d(single, single, padding_mode="reflct")  # type: ignore[call-overload]
 assert_type(convt1d.conv1d(x, np.ones((3, 2, 4)), padding="same"), np.ndarray)
 assert_type(convt1d.output_length(8, 4, stride=(2,), padding=(1, 0)), int)
 assert_type(layer(x, output_size=16, out=np.empty((1, 3, 16)), workers=-1), np.ndarray)
@@ -29,9 +33,9 @@ assert_type(layer.state_dict(), dict[str, np.ndarray])
 convt1d.ConvTranspose1d(2, 3, 4, padding_mode="reflct")  # type: ignore[arg-type]
 convt1d.ConvTranspose1d(2, 3, 4, padding=(1, 2, 3))  # type: ignore[arg-type]
 layer(x, precision="tf23")  # type: ignore[arg-type]
-convt1d.conv_transpose1d(x, x, padding_mode="reflct")  # type: ignore[arg-type]
+convt1d.conv_transpose1d(x, x, padding_mode="reflct")  # type: ignore[call-overload]
 convt1d.conv_transpose1d(x, x, padding=(1, 2, 3))  # type: ignore[arg-type]
-convt1d.conv_transpose1d(x, x, precision="tf23")  # type: ignore[arg-type]
+convt1d.conv_transpose1d(x, x, precision="tf23")  # type: ignore[call-overload]
 convt1d.conv1d(x, x, padding="valib")  # type: ignore[arg-type]
 layer.weigth = x  # type: ignore[attr-defined]
 layer.weight = np.zeros((2, 3, 4))

@@ -18,7 +18,22 @@ from .operators import Kept
 _LAYERS = {nn.ConvTranspose1d: ConvTranspose1d, nn.Conv1d: Conv1d}
 
 
-def replace(model: nn.Module, *, activations: bool = False) -> dict[str, int]:
+class Turned(int):
+    """How many modules were turned; `counts` has how many of each class."""
+
+    counts: dict[str, int]
+
+    @staticmethod
+    def of(counts: Counter[str]) -> Turned:
+        turned = Turned(counts.total())
+        turned.counts = dict(sorted(counts.items()))
+        return turned
+
+    def __repr__(self) -> str:
+        return f"{int(self)} ({', '.join(f'{name}: {n}' for name, n in self.counts.items()) or 'none'})"
+
+
+def replace(model: nn.Module, *, activations: bool = False) -> Turned:
     """Turn every `nn.ConvTranspose1d` and `nn.Conv1d` of a model that is on the CPU into convt1d's, in place.
 
     Parameters
@@ -31,9 +46,10 @@ def replace(model: nn.Module, *, activations: bool = False) -> dict[str, int]:
 
     Returns
     -------
-    dict of str to int
-        How many modules of each class were turned. Left alone, and not counted, are subclasses of torch's layers, and
-        modules with another `forward`, on another device or of an element type that is not computed here.
+    int
+        How many modules were turned; its attribute `counts` is a dict of how many of each class. Left alone, and not
+        counted, are subclasses of torch's layers, and modules with another `forward`, on another device or of an
+        element type that is not computed here.
 
     Raises
     ------
@@ -60,7 +76,7 @@ def replace(model: nn.Module, *, activations: bool = False) -> dict[str, int]:
     >>> from convt1d.torch import replace
     >>> model = nn.Sequential(nn.Conv1d(1, 8, 3), nn.ConvTranspose1d(8, 4, 4, 2, 1), nn.ConvTranspose1d(4, 1, 4, 2, 1))
     >>> replace(model)
-    {'Conv1d': 1, 'ConvTranspose1d': 2}
+    3 (Conv1d: 1, ConvTranspose1d: 2)
     """
     _check(model)
     counts: Counter[str] = Counter()
@@ -72,10 +88,10 @@ def replace(model: nn.Module, *, activations: bool = False) -> dict[str, int]:
         counts[kind.__name__] += 1
     if activations:
         counts.update(steps.turn(model))
-    return dict(sorted(counts.items()))
+    return Turned.of(counts)
 
 
-def restore(model: nn.Module) -> dict[str, int]:
+def restore(model: nn.Module) -> Turned:
     """Turn every module of a model that `replace` turned into what it was, in place.
 
     Parameters
@@ -85,8 +101,8 @@ def restore(model: nn.Module) -> dict[str, int]:
 
     Returns
     -------
-    dict of str to int
-        How many modules of each class were turned.
+    int
+        How many modules were turned, with `counts`, as `replace` returns it.
 
     Raises
     ------
@@ -101,7 +117,7 @@ def restore(model: nn.Module) -> dict[str, int]:
     >>> from convt1d.torch import replace, restore
     >>> model = nn.Sequential(nn.ConvTranspose1d(8, 4, 4, 2, 1))
     >>> replace(model), restore(model), type(model[0]) is nn.ConvTranspose1d
-    ({'ConvTranspose1d': 1}, {'ConvTranspose1d': 1}, True)
+    (1 (ConvTranspose1d: 1), 1 (ConvTranspose1d: 1), True)
     """
     _check(model)
     ours = {mine: theirs for theirs, mine in _LAYERS.items()}
@@ -121,7 +137,7 @@ def restore(model: nn.Module) -> dict[str, int]:
         del module._kept
         counts[kind.__name__] += 1
     counts.update(steps.turn_back(model))
-    return dict(sorted(counts.items()))
+    return Turned.of(counts)
 
 
 def freeze(model: nn.Module) -> int:

@@ -101,7 +101,7 @@ def stream(model: nn.Module, example: torch.Tensor, *, workers: int | None = Non
 
     Parameters
     ----------
-    model, example
+    model, example : torch.nn.Module, torch.Tensor
         As of `chain`.
     workers : int, optional
         Most threads to use for a chunk, as in `conv_transpose1d`.

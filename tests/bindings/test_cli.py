@@ -1401,3 +1401,25 @@ def test_works_without_stdout_and_stderr(files, closed):
     line = shlex.join([sys.executable, "-m", "convt1d", *ARGV, "--progress"])
     assert subprocess.run(["sh", "-c", f"{line} {closed}"], cwd=files, stdin=subprocess.DEVNULL).returncode == 0
     assert np.load(files / ARGV[ARGV.index("--output") + 1]).size
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/stdin"), reason="no /dev/stdin here")
+def test_devices_as_files(tmp_path):
+    """/dev/stdin and /dev/stdout are what - is."""
+    write_pcm(str(tmp_path / "x.wav"), 2, range(99))
+    np.save(tmp_path / "w.npy", np.ones((1, 1, 3), np.float32))
+    argv = [sys.executable, "-m", "convt1d", "apply", "--weights", "w.npy", "--stride", "2"]
+    written = []
+    for given, taken in (("-", "-"), ("/dev/stdin", "/dev/stdout")):
+        with open(tmp_path / "x.wav", "rb") as file:
+            done = subprocess.run(
+                [*argv, "--input", given, "--output", taken],
+                stdin=file,
+                capture_output=True,
+                cwd=tmp_path,
+                env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+                check=True,
+            )
+        written.append(done.stdout)
+    assert written[0] == written[1]
+    assert written[0][:4] == b"RIFF"

@@ -3,6 +3,7 @@
 
 import time
 
+import hostile
 import naive
 import numpy as np
 import pytest
@@ -355,3 +356,55 @@ def test_hostile(tmp_path, nodes, stored, match):
         ConvTranspose1d.from_file(tmp_path / "m.onnx", "up")
     assert list_layers(tmp_path / "m.onnx")[0].problem
     assert time.monotonic() - start < 20
+
+
+def seeds():
+    """Models whose weights are computed in many ways."""
+    q = np.arange(8, dtype=np.int8).reshape(2, 2, 2)
+    yield (
+        [node("DequantizeLinear", ["q", "s", "z"], ["d"], axis=1), node("Transpose", ["d"], ["w"], perm=[0, 1, 2])],
+        {"q": q, "s": np.ones(2, "f4"), "z": np.zeros(2, np.int8)},
+    )
+    norm = [
+        node("ReduceL2", ["v"], ["n"], axes=[1, 2], keepdims=1),
+        node("Div", ["g", "n"], ["r"]),
+        node("Mul", ["v", "r"], ["w"]),
+    ]
+    yield norm, {"v": np.ones((2, 2, 2), "f4"), "g": np.ones((2, 1, 1), "f4")}
+    spread = [node("Expand", ["v", "s"], ["e"]), node("Slice", ["e", "a", "b", "c"], ["w"])]
+    numbers = {name: np.array([value]) for name, value in {"a": 0, "b": 2, "c": 0}.items()}
+    yield spread, {"v": np.ones((1, 1, 2), "f4"), "s": np.array([3, 2, 2])} | numbers
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(2500, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", range(3))
+def test_mutations(tmp_path, seed, count):
+    """Damaged models are read, or refused in words, each in a bounded time."""
+    model, start = model_of(*list(seeds())[seed], channels=2), time.monotonic()
+    worked, failed = hostile.fuzz(tmp_path / "m.onnx", model.SerializeToString(), count, seed)
+    print(f"{worked} reads worked, {failed} failed")
+    assert worked > 0
+    assert failed > count / 3
+    assert time.monotonic() - start < 5 + count / 2
+
+
+@pytest.mark.parametrize("shape", ["many nodes", "many nodes of one value", "many values of one chain", "wide"])
+def test_the_time_grows_with_the_file(tmp_path, shape):
+    if shape == "many nodes":
+        model = model_of([], {"w": ONE}, channels=1)
+        model.graph.node.extend(node("ConvTranspose", ["x", "w"], [f"y{i}"], f"n{i}") for i in range(5000))
+    elif shape == "wide":
+        model = model_of([node("Sum", [f"v{i}"] * 1000, [f"v{i + 1}"]) for i in range(900)], {"v0": ONE}, channels=1)
+        model.graph.node[-1].input[1] = "v900"
+    else:
+        links = [node("Neg", [f"v{i}"], [f"v{i + 1}"]) for i in range(500)]
+        model = model_of(links, {"v0": ONE, "w": ONE}, channels=1)
+        for i in range(1000):
+            name = "v500" if "one value" in shape else f"w{i}"
+            if name != "v500":
+                model.graph.node.append(node("Neg", ["v500"], [name]))
+            model.graph.node.append(node("ConvTranspose", ["x", name], [f"y{i}"], f"n{i}"))
+    onnx.save(model, tmp_path / "m.onnx")
+    start = time.monotonic()
+    assert len(list_layers(tmp_path / "m.onnx")) >= 1
+    assert time.monotonic() - start < 60

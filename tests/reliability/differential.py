@@ -141,16 +141,17 @@ def bound(layer, x, w, bias, kernel, weak):
     """What no error may exceed, docs/reliability.md section 4. `weak`: of any numbers, for Winograd's products."""
     geometry = layer._operator.geometry
     s, d, x, w = geometry.stride, geometry.dilation, abs(x), abs(w)
-    terms = geometry.in_channels // geometry.groups * -(-w.shape[-1] // (1 if layer.__class__ is convt1d.Conv1d else s))
+    taps = w.shape[-1] if isinstance(layer, convt1d.Conv1d) else -(-w.shape[-1] // apart(s, d))  # of a branch
+    terms = geometry.in_channels // geometry.groups * taps
     if kernel in WINOGRAD and weak:
-        x, w = (a + neighbours(a, n) for a, n in ((x, apart(layer, d, s)), (w, apart(layer, s, d))))
+        x, w = (a + neighbours(a, n) for a, n in ((x, apart(d, s)), (w, apart(s, d))))
     size = reference(layer, x, w)
     tiny = float(np.finfo(np.float32).smallest_subnormal)
     offset = 0 if bias is None else abs(bias)[:, None]
     return 4 * math.sqrt(terms + 1) * EPS * (size + offset) + terms * tiny
 
 
-def apart(layer, one, other):
+def apart(one, other):
     """Of the taps of a branch, in samples of x or in taps: of a convolution, whose rows are branches, likewise."""
     return one // math.gcd(one, other)
 
