@@ -6,6 +6,9 @@ ctypedef fused real:
     double
 
 cdef extern from "microkernels.h" nogil:
+    int ADD, SUBTRACT
+    int PAIRS, SINGLES, TRIPLES, ONLY_TRIPLES
+
     ctypedef struct Sum:
         Py_ssize_t channels, taps, step, input_rows, long_rows, first, depth
 
@@ -25,7 +28,8 @@ cdef extern from "microkernels.h" nogil:
     ctypedef struct Microkernels:
         Sizes sizes
         void (*direct)(const void *x, Py_ssize_t ldx, const void *w, void *c, Py_ssize_t ldc, const Sum *sum,
-                       Py_ssize_t rows, Py_ssize_t n, const void *start, bint add, Prefetch *prefetch) noexcept nogil
+                       Py_ssize_t rows, Py_ssize_t n, const void *start, const void *other, int add,
+                       Prefetch *prefetch) noexcept nogil
         void (*fused)(const void *x, Py_ssize_t ldx, const void *w, void *y, Py_ssize_t ldy, const Sum *sum,
                       Py_ssize_t long_branches, Py_ssize_t n, const void *bias, Prefetch *prefetch,
                       Py_ssize_t outputs, int stride) noexcept nogil
@@ -41,7 +45,7 @@ cdef extern from "microkernels.h" nogil:
         void (*copy)(void *dst, Py_ssize_t ldd, const void *x, Py_ssize_t ldx, Py_ssize_t rows, Py_ssize_t n,
                      Py_ssize_t ahead) noexcept nogil
         void (*pair)(void *both, Py_ssize_t ldd, Py_ssize_t plane, const void *x, Py_ssize_t ldx, Py_ssize_t rows,
-                     Py_ssize_t n, const void *apart, bint odd_taps, Py_ssize_t d) noexcept nogil
+                     Py_ssize_t n, const void *apart, int kind, Py_ssize_t d) noexcept nogil
         void (*weave)(void *y, const void *even, const void *odd, Py_ssize_t d, Py_ssize_t n,
                       const void *bias) noexcept nogil
         void (*gather)(void *out, Py_ssize_t ldo, const void *w, Py_ssize_t channel, Py_ssize_t tap,

@@ -51,13 +51,19 @@ cdef inline void gather(const Layer *layer, const Weights *weights, const Row *r
         c = past
 
 
-cdef inline bint even_taps(const real *sizes, Py_ssize_t taps, double ratio, double most) noexcept nogil:
-    """Whether the taps of a row that Winograd's products add up, pairs of them, are of similar size.
+cdef inline bint even_taps(const real *sizes, Py_ssize_t taps, bint triples, double ratio,
+                           double most) noexcept nogil:
+    """Whether the taps of a row that Winograd's products add up, pairs and the last three, are of similar size.
 
-    Of their sizes, sums of absolute values over all channels, none is more than `ratio` times the other of its pair,
-    and none of all above `most`.
+    Of their sizes, sums of absolute values over all channels, none is more than `ratio` times another of its pair or
+    triple, and none of all above `most`.
     """
     cdef Py_ssize_t m
+    cdef real a, b, c
+    if triples:
+        a, b, c = sizes[taps - 3], sizes[taps - 2], sizes[taps - 1]
+        if max(a, max(b, c)) > ratio * min(a, min(b, c)):
+            return False
     for m in range(taps):
         if not sizes[m] <= most:        # or it is NaN
             return False

@@ -22,7 +22,7 @@ from libc.stdlib cimport free, malloc
 from convt1d.cpu._blas cimport bind_blas
 from convt1d.cpu._finish cimport finish_block
 from convt1d.cpu._load cimport floor_div
-from convt1d.cpu._microkernels cimport Microkernels, Prefetch, end_nontemporal_stores, real
+from convt1d.cpu._microkernels cimport TRIPLES, Microkernels, Prefetch, end_nontemporal_stores, real
 from convt1d.cpu._pack cimport even_taps, find_rows
 from convt1d.cpu._rows cimport load_tile
 from convt1d.cpu._runtime cimport (
@@ -117,8 +117,8 @@ cdef inline Prefetch prefetch_for(const Layer *layer, const Call *call, const Ti
     if call.in_place == PARTS:
         # the rows of a piece while the one before is summed
         prefetch.x_ahead = (rows if single else max(rows, layer.piece_channels)) * ldx
-    elif (layer.planes * layer.shape.channels * (tile.f1 - tile.f0) * <Py_ssize_t>sizeof(real)
-            > layer.memory.x_stays):
+    elif (not layer.memory.x_two_channels and layer.planes * layer.shape.channels * (tile.f1 - tile.f0)
+            * <Py_ssize_t>sizeof(real) > layer.memory.x_stays):
         prefetch.x_ahead = rows * ldx
     prefetch.next_tile, prefetch.next_ldx = prefetch.x_ahead, ldx
     if (single and call.x.sl == 1 and call.in_place != PARTS and not call.cut.merged
@@ -294,8 +294,8 @@ cdef bint are_even(const Layer *layer, real *sizes, Py_ssize_t steps, Py_ssize_t
         r = 0
         for b in range(layer.nblocks):
             for i in range(layer.blocks[b].rows):
-                if not even_taps[real](sizes + r * taps, taps - (i >= layer.blocks[b].long_rows), layer.ratio,
-                                       layer.most):
+                if not even_taps[real](sizes + r * taps, taps - (i >= layer.blocks[b].long_rows),
+                                       layer.own[1] >= TRIPLES, layer.ratio, layer.most):
                     return False
                 r += 1
         sizes += steps * rows * taps

@@ -121,6 +121,10 @@ static ALWAYS_INLINE void end_nontemporal_stores(void)
 /* What `activate` computes; activations.py has the same numbers. */
 enum { IDENTITY, RELU, LEAKY_RELU, ELU, TANH, SNAKE };
 
+/* What `direct` begins with, besides `start` and `other`; and the planes that `pair` makes. */
+enum { ADD = 1, SUBTRACT = 2 };
+enum { PAIRS, SINGLES, TRIPLES, ONLY_TRIPLES };
+
 /* ---- the table ------------------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -134,7 +138,7 @@ typedef struct {
 typedef struct {
     Sizes sizes;
     void (*direct)(const void *x, ptrdiff_t ldx, const void *w, void *c, ptrdiff_t ldc, const Sum *sum, ptrdiff_t rows,
-                   ptrdiff_t n, const void *start, int add, Prefetch *prefetch);
+                   ptrdiff_t n, const void *start, const void *other, int add, Prefetch *prefetch);
     void (*fused)(const void *x, ptrdiff_t ldx, const void *w, void *y, ptrdiff_t ldy, const Sum *sum,
                   ptrdiff_t long_branches, ptrdiff_t n, const void *bias, Prefetch *prefetch, ptrdiff_t outputs,
                   int stride);
@@ -148,7 +152,7 @@ typedef struct {
                    ptrdiff_t width, ptrdiff_t n);
     void (*copy)(void *dst, ptrdiff_t ldd, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t ahead);
     void (*pair)(void *both, ptrdiff_t ldd, ptrdiff_t plane, const void *x, ptrdiff_t ldx, ptrdiff_t rows, ptrdiff_t n,
-                 const void *apart, int odd_taps, ptrdiff_t d);
+                 const void *apart, int kind, ptrdiff_t d);
     void (*weave)(void *y, const void *even, const void *odd, ptrdiff_t d, ptrdiff_t n, const void *bias);
     void (*gather)(void *out, ptrdiff_t ldo, const void *w, ptrdiff_t channel, ptrdiff_t tap, const ptrdiff_t *places,
                    ptrdiff_t rows, ptrdiff_t taps, ptrdiff_t channels, ptrdiff_t ahead);

@@ -62,6 +62,7 @@ class Packing:
     planes: int  # rows of the tile for each row of x
     rows: int  # rows of columns that a block needs
     own: tuple[int, ...] = ()  # numbers that only this kernel reads, as its .pxd lists them
+    apart: int = 0  # more rows, of what is kept apart, see kernels/winograd.pxd
     calls_blas: bool = False  # SciPy's BLAS is loaded with the first kernel that does
     ratio: float = 0.0  # of the sizes of taps that the kernel adds up, at most; 0: it adds none
 
@@ -243,7 +244,10 @@ def lay_out(
     alignment: int = 1,
     residues: int = 1,
     planes: int = 1,
+    apart: int = 0,
+    taps: int | None = None,
     stored: int | None = None,
+    beside: int = 0,
     longest: int | None = None,
     most: int | None = None,
     piece: int | None = None,
@@ -263,10 +267,14 @@ def lay_out(
         Columns of a register block.
     packed : callable, optional
         As in `cut_blocks`; by default each weight is packed once.
-    alignment, residues, planes : int
-        As in `Plan`; rows of the tile for each row of x.
+    alignment, residues, planes, apart : int
+        As in `Plan` and in `Packing`.
+    taps : int, optional
+        As in `Packing`; by default the problem's.
     stored : int, optional
-        Rows of columns that a tile holds; by default a block's.
+        Rows of columns that a tile holds; by default a block's, of every step, and `beside`.
+    beside : int
+        Rows of columns beside those of the outputs.
     most : int, optional
         Columns of a tile at most, whatever else allows more.
     piece : int, optional
@@ -281,22 +289,21 @@ def lay_out(
     packed = packed or (lambda long, others: problem.depth * long + (problem.depth - problem.channels) * others)
     blocks, group_size, held = cut_blocks(problem, machine, columns, *rows, packed, alignment)
     columns = replace(columns, consecutive=are_consecutive(columns, blocks, problem.stride * alignment * residues))
-    if alignment > 1:  # of every step, and what they have in common
-        held = alignment * held + machine.rows
+    held = alignment * held + beside
     aim, widest = target(run, stored or held, problem.size, unit, machine, longest)
     if most is not None:
         aim, widest = min(aim, most), min(widest, most)
     aim, widest = (max(width // residues, 1) * residues for width in (aim, widest))
-    taps = ceil_div(problem.taps, alignment)
+    taps = taps or problem.taps
     piece_taps = min(taps, 1 + aim // problem.step) if alignment == 1 else taps
     width = leading_dimension(widest + (piece_taps - 1) * problem.step)
     channels = min(piece or problem.channels, X_BYTES // (width * problem.size * planes))
     if alignment > 1:
-        # one more plane, of what is kept apart, beside the columns and what else is small
+        # more planes, of what is kept apart, beside the columns and what else is small
         room = WORKSPACE - SMALL_BYTES - held * leading_dimension(widest) * problem.size
-        channels = min(channels, room // (width * problem.size * (planes + 1)))
+        channels = min(channels, room // (width * problem.size * (planes + apart)))
         channels = equal_parts(problem.channels, channels, 1)
-    packing = Packing(name, blocks, group_size, channels, piece_taps, taps, planes, held, own, ratio=ratio)
+    packing = Packing(name, blocks, group_size, channels, piece_taps, taps, planes, held, own, apart, ratio=ratio)
     found = Tile(aim, widest, unit, machine.lanes(problem.size), **tile)
     return Plan(name, problem, packing, columns, found, alignment, residues)
 
@@ -439,10 +446,10 @@ def workspace(plan: Plan, ldx: int, ldc: int) -> Workspace:
     """The layout of a thread's workspace."""
     packing, size = plan.packing, plan.problem.size
     columns = packing.planes * packing.piece_channels * ldx * size
-    if packing.planes > 1:  # what is kept apart, and where
-        columns += (packing.piece_channels + 2) * ldx * size
+    if packing.apart:  # what is kept apart, and where
+        columns += (packing.apart * packing.piece_channels + 2) * ldx * size
     sources = columns + packing.rows * ldc * size
     bias = sources + packing.rows * 8
     row = bias + packing.rows * size
-    end = row + ((2 * ldx + plan.residues + BEYOND) * size if packing.planes > 1 else 0)
+    end = row + ((2 * (ldx + plan.residues) + BEYOND) * size if packing.planes > 1 else 0)
     return Workspace(columns=columns, sources=sources, bias=bias, row=row, size=end)

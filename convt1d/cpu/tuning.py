@@ -57,7 +57,7 @@ class WinogradTuning:
     taps: int = 64  # of a branch at most: a tile is so much wider
     per_channel: int = 10  # cost beside the products, in vector multiply-adds: the differences, per channel,
     per_row: int = 8  # the sums kept and taken up again, per row of columns,
-    per_odd_row: int = 0  # and both for a row with an odd tap
+    per_odd_row: int = 10  # and both for a row with a triple of taps or a single one
     per_run: int = 10  # and for each of both where samples are paired within residue classes, in short runs
     narrow_gain: float | None = 1.25  # factor on the gain where the alternative reads x a few channels at a time
     x_bytes: int = 448 * 1024  # of x in a tile
@@ -144,7 +144,7 @@ INTEL_AVX512 = replace(
         per_channel=20,
         per_row=20,
         per_odd_row=25,
-        per_run=20,
+        per_run=15,
         narrow_gain=None,
         fused_gain=1.07,
         fused_depth_of_whole=512,

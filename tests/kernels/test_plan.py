@@ -114,7 +114,7 @@ def test_gain_of_winograds_products():
 
     intel = machines.INTEL
     assert 1.25 < gain(channels=512, taps=2, long=2048, others=0) < 4 / 3  # three products for four
-    assert gain(512, 3, 2048, 0) < 6 / 5  # the odd tap of each branch saves nothing
+    assert 1.3 < gain(512, 3, 2048, 0) < 3 / 2  # four products for six
     assert gain(512, 2, 1024, 1024) < gain(512, 2, 2048, 0)
     assert gain(512, 2, 4, 0) < 1  # few products for each difference
     assert gain(16, 2, 2048, 0) < 1

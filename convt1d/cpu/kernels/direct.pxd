@@ -8,7 +8,7 @@ Packed weights of a block:
 
 from convt1d.cpu._columns cimport begin_block, end_block
 from convt1d.cpu._rows cimport load_rows
-from convt1d.cpu._microkernels cimport Sum, direct_block, real
+from convt1d.cpu._microkernels cimport ADD, Sum, direct_block, real
 from convt1d.cpu._pack cimport gather, pairs, sum_of
 from convt1d.cpu._tile cimport (
     Block, Call, Layer, Ops, Row, Tile, Weights, load_function, pack_function, run_function,
@@ -56,18 +56,19 @@ cdef inline void multiply(const Layer *layer, const Call *call, const Block *blo
     cdef Py_ssize_t short_taps = min(m1, layer.shape.taps - 1) - m0
     cdef const real *x = <const real *>tile.x
     cdef real *columns = <real *>tile.columns
-    cdef bint add = not tile.piece.first
+    cdef int add = 0 if tile.piece.first else ADD
     cdef Sum sum = sum_of(layer, c0, c1, m0, m1)
     w += block.weights + block.rows * pairs(layer, 0, layer.shape.channels, 0, m0)
     w += block.long_rows * pairs(layer, 0, c0, m0, m1) + rows * c0 * short_taps
-    layer.microkernels.direct(x, tile.ldx, w, columns, call.cut.ldc, &sum, block.long_rows, n, NULL, add,
+    layer.microkernels.direct(x, tile.ldx, w, columns, call.cut.ldc, &sum, block.long_rows, n, NULL, NULL, add,
                               &tile.prefetch)
     if short_taps > 0 and rows > 0:
         w += block.long_rows * sum.depth
         x += (m1 - m0 - short_taps) * layer.shape.step
         columns += block.long_rows * call.cut.ldc
         sum = sum_of(layer, c0, c1, m0, m0 + short_taps)
-        layer.microkernels.direct(x, tile.ldx, w, columns, call.cut.ldc, &sum, rows, n, NULL, add, &tile.prefetch)
+        layer.microkernels.direct(x, tile.ldx, w, columns, call.cut.ldc, &sum, rows, n, NULL, NULL, add,
+                                  &tile.prefetch)
 
 
 cdef inline void run(const Layer *layer, const Call *call, const Block *block, Tile *tile,

@@ -35,7 +35,10 @@ def plan(problem: Problem, machine: Machine, forced: str = "") -> Plan | Refusal
         if estimated < least:
             return Refusal(f"the estimated gain is {estimated:.2f}, less than {least:.2f}")
     # x of a vector of columns is read from L1, and all of a block's weights from L2
-    each, unit = problem.channels * winograd.weights(problem.taps) * problem.size, machine.lanes(problem.size)
+    each, unit = (
+        problem.channels * winograd.weights(winograd.PAIRS, problem.taps) * problem.size,
+        machine.lanes(problem.size),
+    )
     rows = int(np.clip(tuning.winograd.fused_block_bytes // each, machine.rows, tuning.tile.block_rows))
     found = parts.lay_out(
         name,
@@ -47,11 +50,14 @@ def plan(problem: Problem, machine: Machine, forced: str = "") -> Plan | Refusal
         packed=winograd.packed(problem),
         alignment=2,
         planes=3,
+        taps=problem.taps // 2,
         stored=1,
+        beside=machine.rows,
         # sums do not go on from piece to piece: no wider than needs none
         most=max(unit, parts.X_BYTES // (problem.channels * 3 * problem.size) - leading_dimension(problem.taps // 2)),
-        own=(problem.taps,),
+        own=(problem.taps, winograd.PAIRS),
         ratio=winograd.ratio(forced),
+        apart=1,
         edge=tuning.winograd.edge_columns,
     )
     return replace(found, consistent=False, multiplications=winograd.multiplications(problem))
