@@ -171,7 +171,7 @@ def freeze(model: nn.Module) -> int:
     >>> from convt1d.torch import freeze, replace
     >>> model = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.ConvTranspose1d(8, 4, 4, 2, 1))).eval()
     >>> replace(model), freeze(model), list(model.state_dict())
-    ({'ConvTranspose1d': 1}, 1, ['0.bias', '0.weight'])
+    (1 (ConvTranspose1d: 1), 1, ['0.bias', '0.weight'])
     """
     _check(model)
     found = 0
