@@ -35,8 +35,8 @@ _HALF = (torch.float16, torch.bfloat16)
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128, *_HALF)
 PLAIN = (torch.float32, torch.float64)
 
-# Multiply-adds of an output below which a call with gradients is torch's own: there a custom operator costs more, forward
-# and backward. Estimated, not measured.
+# Multiply-adds of an output below which a call with gradients is torch's own: there a custom operator costs more.
+# Estimated, not measured.
 LEAST = 2_000_000
 
 
