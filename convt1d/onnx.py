@@ -75,6 +75,13 @@ class Session:
         What is computed here, in the order of the model; none if `reason` says why.
     reason : str
         Why the whole model is left to onnxruntime, or "".
+
+    Examples
+    --------
+    >>> from convt1d import ConvTranspose1d
+    >>> from convt1d.onnx import accelerate
+    >>> accelerate(ConvTranspose1d(2, 2, 4).to_onnx()).reason  # doctest: +SKIP
+    ''
     """
 
     def __init__(self, model: Any, parts: list[_Part], reason: str) -> None:
@@ -91,11 +98,37 @@ class Session:
             kept |= set(part.inputs)
 
     def get_inputs(self) -> list[Argument]:
-        """The model's inputs, as of onnxruntime's session."""
+        """The model's inputs.
+
+        Returns
+        -------
+        list of Argument
+            Name, shape and type of each, as of onnxruntime's session.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d
+        >>> from convt1d.onnx import accelerate
+        >>> [each.name for each in accelerate(ConvTranspose1d(2, 2, 4).to_onnx()).get_inputs()]  # doctest: +SKIP
+        ['x']
+        """
         return list(self._inputs)
 
     def get_outputs(self) -> list[Argument]:
-        """The model's outputs, as of onnxruntime's session."""
+        """The model's outputs.
+
+        Returns
+        -------
+        list of Argument
+            Name, shape and type of each, as of onnxruntime's session.
+
+        Examples
+        --------
+        >>> from convt1d import ConvTranspose1d
+        >>> from convt1d.onnx import accelerate
+        >>> [each.name for each in accelerate(ConvTranspose1d(2, 2, 4).to_onnx()).get_outputs()]  # doctest: +SKIP
+        ['y']
+        """
         return list(self._outputs)
 
     def run(
@@ -115,11 +148,21 @@ class Session:
         Returns
         -------
         list of ndarray
+            The outputs named, in that order.
 
         Raises
         ------
         ValueError
             A name is not one of the model's.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from convt1d import ConvTranspose1d
+        >>> from convt1d.onnx import accelerate
+        >>> session = accelerate(ConvTranspose1d(2, 2, 4).to_onnx())  # doctest: +SKIP
+        >>> session.run(None, {"x": np.ones((1, 2, 10), np.float32)})[0].shape  # doctest: +SKIP
+        (1, 2, 13)
         """
         known = [each.name for each in self._outputs]
         wanted = known if output_names is None else list(output_names)

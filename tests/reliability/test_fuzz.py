@@ -344,8 +344,8 @@ def test_a_life(force):
 
 @pytest.mark.reliability
 def test_hostile_numbers():
-    """A minute, in full ten, of random layers and kernels against the definition; every kernel had its turn."""
-    counts = differential.main(size(60, 600), seed=np.random.SeedSequence().entropy % 2**31)
+    """A minute of the same layers, in full ten of new ones, against the definition; every kernel had its turn."""
+    counts = differential.main(size(60, 600), seed=size(0, np.random.SeedSequence().entropy % 2**31))
     print(counts)
     for kernel in kernels.names():
         assert any(kernel in name.split() for name in counts), counts

@@ -339,7 +339,7 @@ def test_a_busy_machine(record_property):
     assert two <= 1.5 * one
 
 
-BESIDE = {
+OTHERS = {
     "torch": """
 import torch
 def other():
@@ -355,7 +355,7 @@ def other():
 
 
 @pytest.mark.parametrize("loaded", ["before", "after"])
-@pytest.mark.parametrize("name", BESIDE)
+@pytest.mark.parametrize("name", OTHERS)
 def test_beside_other_libraries(name, loaded):
     """Which bring an OpenMP runtime of their own: in turns, from threads, in forks of the process that used both."""
     pytest.importorskip(name)
@@ -378,7 +378,7 @@ for _ in range(3):
     assert wait(child) == 0
 print("right")
 """
-    early, late = ("import numpy as np\n" + BESIDE[name], "") if loaded == "before" else ("", BESIDE[name])
+    early, late = ("import numpy as np\n" + OTHERS[name], "") if loaded == "before" else ("", OTHERS[name])
     command = [sys.executable, "-W", "ignore", "-c", early + COMMON + late + script]
     run = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (run.returncode, run.stdout) == (0, "right\n"), run.stderr
