@@ -34,7 +34,7 @@ For those who work on it: how a call flows, and where things live::
                 |                     direct           sums in registers -> columns -> interleave
                 |                     gemm             the same by BLAS
                 |                     fused            sums and interleave in registers
-                |                     winograd         three products for two columns of two taps, four of three -> interleave
+                |                     winograd         two columns by three products for two taps, four for three
                 |                     fused_winograd   these and the interleave in registers
                 |                   load applies an activation to x; finish one to y, and adds a residual
                 |                   cpu/__init__.py maps the folder and explains its words
